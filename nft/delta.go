@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"slices"
+)
+
+// Contents is what a table holds beside its constant rules.
+type Contents struct {
+	Elements [numSets]map[Key]Value
+	// Chains are the chains that exist for a number of endpoints; the constant
+	// ones are not among them.
+	Chains map[Chain]struct{}
+	// Sizes are those of a table that was read.
+	Sizes Sizes
+}
+
+// Counts is a number of elements for each set.
+type Counts = [numSets]int
+
+// Put adds an element, or replaces the one with the same key.
+func (c *Contents) Put(e Element) {
+	m := c.Elements[e.Set]
+	if m == nil {
+		m = make(map[Key]Value)
+		c.Elements[e.Set] = m
+	}
+	m[e.Key] = e.Value
+	if layouts[e.Set].verdict {
+		c.PutChain(e.Value.Verdict)
+	}
+}
+
+// PutChain adds a chain; constant chains are left out.
+func (c *Contents) PutChain(chain Chain) {
+	if chain.Kind == 0 || chain.Constant() {
+		return
+	}
+	if c.Chains == nil {
+		c.Chains = make(map[Chain]struct{})
+	}
+	c.Chains[chain] = struct{}{}
+}
+
+// Len is the number of elements.
+func (c Contents) Len() int {
+	n := 0
+	for _, m := range c.Elements {
+		n += len(m)
+	}
+	return n
+}
+
+// Counts is the number of elements in each set.
+func (c Contents) Counts() (n Counts) {
+	for set, m := range c.Elements {
+		n[set] = len(m)
+	}
+	return n
+}
+
+// Sorted lists the elements by set and key.
+func (c Contents) Sorted() []Element {
+	all := make([]Element, 0, c.Len())
+	for set, m := range c.Elements {
+		for k, v := range m {
+			all = append(all, Element{Set(set), k, v})
+		}
+	}
+	slices.SortFunc(all, Element.Compare)
+	return all
+}
+
+// Change is a delta and the table that it is for.
+type Change struct {
+	Schema *Schema
+	Delta  Delta
+}
+
+// Delta is what changes in one table. The kernel shows packets none of it or all.
+type Delta struct {
+	// Chains are made first. None is ever deleted: they are few, and to make one
+	// again costs the kernel a walk over all endpoints (nf_tables_bind_set).
+	Chains []Chain
+	// Delete and Add change elements. A key in both is one whose value changes.
+	Delete, Add []Element
+}
+
+// Empty reports whether the delta changes nothing.
+func (d *Delta) Empty() bool {
+	return len(d.Chains)+len(d.Delete)+len(d.Add) == 0
+}
+
+// Size is the number of elements and chains that the delta touches.
+func (d *Delta) Size() int {
+	return len(d.Chains) + len(d.Delete) + len(d.Add)
+}
+
+// Count adds the delta to a number of elements for each set.
+func (d *Delta) Count(n *Counts) {
+	for _, e := range d.Delete {
+		n[e.Set]--
+	}
+	for _, e := range d.Add {
+		n[e.Set]++
+	}
+}
+
+// Diff compares what a table holds with what it should hold, one wanted element
+// at a time, so that the wanted contents need never exist as a whole.
+type Diff struct {
+	// Delta grows with each difference found. The caller may take it away at any
+	// time between two calls and leave an empty one.
+	Delta Delta
+	have  Contents
+}
+
+// NewDiff starts a comparison with what a table holds; have is used up by it.
+func NewDiff(have Contents) *Diff { return &Diff{have: have} }
+
+// Want says that the table should hold the element.
+func (d *Diff) Want(e Element) {
+	v, ok := d.have.Elements[e.Set][e.Key]
+	if ok {
+		delete(d.have.Elements[e.Set], e.Key)
+		if v == e.Value {
+			return
+		}
+		d.Delta.Delete = append(d.Delta.Delete, Element{e.Set, e.Key, v})
+	}
+	d.Delta.Add = append(d.Delta.Add, e)
+}
+
+// WantChain says that the table should hold the chain.
+func (d *Diff) WantChain(c Chain) {
+	if c.Constant() {
+		return
+	}
+	if _, ok := d.have.Chains[c]; ok {
+		delete(d.have.Chains, c)
+		return
+	}
+	d.Delta.Chains = append(d.Delta.Chains, c)
+}
+
+// Rest says that nothing else is wanted: elements that were not named go. Chains
+// stay.
+func (d *Diff) Rest() {
+	d.Delta.Delete = append(d.Delta.Delete, d.have.Sorted()...)
+	d.have = Contents{}
+}
+
+// Compare orders chains by kind and number.
+func (a Chain) Compare(b Chain) int {
+	if a.Kind != b.Kind {
+		return int(a.Kind) - int(b.Kind)
+	}
+	return int(int64(a.N) - int64(b.N))
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+)
+
+// Keys and data of the sets travel as bytes: each field is padded to four bytes,
+// addresses and ports in network order, and the index that numgen draws in host
+// order, as the kernel's registers hold them. What is encoded here is decoded
+// beside it; verdicts and frames are the matter of package kernel.
+
+// AppendKey appends the key of an element of the set.
+func AppendKey(b []byte, f Family, s Set, k Key) []byte {
+	for _, fl := range layouts[s].key {
+		b = appendField(b, f, fl, k.Addr, k.Proto, k.Port, k.Slot)
+	}
+	return b
+}
+
+// AppendData appends the data of an element of a data map.
+func AppendData(b []byte, f Family, s Set, v Value) []byte {
+	for _, fl := range layouts[s].data {
+		b = appendField(b, f, fl, v.To.Addr(), 0, v.To.Port(), 0)
+	}
+	return b
+}
+
+func appendField(b []byte, f Family, fl field, a netip.Addr, p Proto, port uint16, slot uint32) []byte {
+	switch fl {
+	case fieldProto:
+		return append(b, uint8(p), 0, 0, 0)
+	case fieldPort:
+		return append(b, uint8(port>>8), uint8(port), 0, 0)
+	case fieldSlot:
+		return binary.NativeEndian.AppendUint32(b, slot)
+	}
+	if f == IPv4 {
+		a4 := a.As4()
+		return append(b, a4[:]...)
+	}
+	a16 := a.As16()
+	return append(b, a16[:]...)
+}
+
+// DecodeKey reads the key of an element of the set.
+func DecodeKey(b []byte, f Family, s Set) (Key, error) {
+	var k Key
+	if err := decodeFields(b, f, s, layouts[s].key, &k); err != nil {
+		return Key{}, fmt.Errorf("key of %s: %w", s, err)
+	}
+	return k, nil
+}
+
+// DecodeData reads the data of an element of a data map.
+func DecodeData(b []byte, f Family, s Set) (Value, error) {
+	var k Key
+	if err := decodeFields(b, f, s, layouts[s].data, &k); err != nil {
+		return Value{}, fmt.Errorf("data of %s: %w", s, err)
+	}
+	return Value{To: netip.AddrPortFrom(k.Addr, k.Port)}, nil
+}
+
+func decodeFields(b []byte, f Family, s Set, fields []field, k *Key) error {
+	if _, n := fieldsType(f, fields); len(b) != int(n) {
+		return fmt.Errorf("%d bytes instead of %d", len(b), n)
+	}
+	for i, fl := range fields {
+		switch fl {
+		case fieldProto:
+			k.Proto = Proto(b[0])
+		case fieldPort:
+			k.Port = binary.BigEndian.Uint16(b)
+		case fieldSlot:
+			k.Slot = binary.NativeEndian.Uint32(b)
+		default:
+			n := f.addrLen()
+			a := f.addrFromBytes(b[:n])
+			if i > 0 && a != k.Addr {
+				return fmt.Errorf("two addresses, %s and %s, where kube-nft writes one twice", k.Addr, a)
+			}
+			k.Addr = a
+			b = b[n:]
+			continue
+		}
+		b = b[4:]
+	}
+	return nil
+}
+
+// A comment is a typed string in the element's user data (libnftnl,
+// NFTNL_UDATA_SET_ELEM_COMMENT).
+const udataComment = 0
+
+// AppendComment appends the user data that holds a comment.
+func AppendComment(b []byte, comment string) []byte {
+	if len(comment) > CommentLimit {
+		comment = comment[:CommentLimit]
+	}
+	b = append(b, udataComment, uint8(len(comment)+1))
+	return append(append(b, comment...), 0)
+}
+
+// DecodeComment finds the comment in an element's user data; "" if there is none.
+func DecodeComment(b []byte) string {
+	for len(b) >= 2 {
+		typ, n := b[0], int(b[1])
+		if len(b) < 2+n {
+			return ""
+		}
+		if typ == udataComment && n > 0 {
+			return string(b[2 : 2+n-1])
+		}
+		b = b[2+n:]
+	}
+	return ""
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kube-nft/kube-nft/nft"
+)
+
+// Apply commits changes in one transaction: packets see all of it or nothing. The
+// tables must exist. On an error nothing was done, unless it is ErrUnknown.
+//
+// A frontend whose verdict changes keeps its counter: its value is read just
+// before and goes into the new element; what is counted in between is lost.
+func (c *Conn) Apply(ctx context.Context, changes ...nft.Change) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drain()
+	counters := make([]counterOf, len(changes))
+	for i, change := range changes {
+		d := change.Delta
+		bySet(d.Add)
+		bySet(d.Delete)
+		var err error
+		if counters[i], err = c.replacedCounters(change.Schema, d); err != nil {
+			return err
+		}
+	}
+	c.batch.reset(nft.TableName)
+	for i, change := range changes {
+		if err := c.batch.delta(change.Schema, change.Delta, counters[i]); err != nil {
+			return err
+		}
+	}
+	return c.commit()
+}
+
+// delta appends one table's changes. Nothing depends on their order but the
+// kernel's own checks: a chain exists before an element leads to it, and a key is
+// deleted before it is added again.
+func (b *batch) delta(s *nft.Schema, d nft.Delta, counters counterOf) error {
+	for _, chain := range d.Chains {
+		if err := b.chain(s, s.Dynamic(chain)); err != nil {
+			return err
+		}
+	}
+	b.elements(unix.NFT_MSG_DELSETELEM, s.Family, d.Delete, nil)
+	b.elements(unix.NFT_MSG_NEWSETELEM, s.Family, d.Add, counters)
+	return nil
+}
+
+// bySet orders elements so that those of one set share messages and data comes
+// before verdicts.
+func bySet(elements []nft.Element) {
+	if !slices.IsSortedFunc(elements, compareSets) {
+		slices.SortStableFunc(elements, compareSets)
+	}
+}
+
+func compareSets(a, b nft.Element) int { return int(a.Set) - int(b.Set) }
+
+func (c *Conn) commit() error {
+	if c.batch.size() == 0 {
+		return nil
+	}
+	c.batch.commit()
+	if err := c.send(); err != nil {
+		return err
+	}
+	return c.answers()
+}
+
+// Reset makes the family's table anew with the given elements, in one transaction:
+// the table that was there serves packets until the new one does. A table of our
+// name that we did not make is left alone, with nft.ErrForeign.
+func (c *Conn) Reset(ctx context.Context, s *nft.Schema, chains []nft.Chain, elements iter.Seq[nft.Element]) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drain()
+	exists, err := c.ours(s.Family)
+	if err != nil {
+		return err
+	}
+	c.batch.reset(nft.TableName)
+	if exists {
+		c.batch.deleteTable(s.Family)
+	}
+	if err := c.batch.declare(s); err != nil {
+		return err
+	}
+	d := nft.Delta{Chains: chains, Add: slices.Collect(elements)}
+	bySet(d.Add)
+	if err := c.batch.delta(s, d, nil); err != nil {
+		return err
+	}
+	return c.commit()
+}
+
+// Delete deletes the family's table. It reports whether there was one.
+func (c *Conn) Delete(ctx context.Context, f nft.Family) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drain()
+	exists, err := c.ours(f)
+	if err != nil || !exists {
+		return false, err
+	}
+	c.batch.reset(nft.TableName)
+	c.batch.deleteTable(f)
+	return true, c.commit()
+}
+
+// ours reports whether the family has our table; ErrForeign if somebody else made it.
+func (c *Conn) ours(f nft.Family) (bool, error) {
+	_, _, err := c.readTable(f)
+	if errors.Is(err, nft.ErrMissing) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// replacedCounters reads the counters of frontends that are deleted and added in
+// the same transaction.
+func (c *Conn) replacedCounters(s *nft.Schema, d nft.Delta) (counterOf, error) {
+	replaced := replacedFrontends(s, d)
+	if len(replaced) == 0 {
+		return nil, nil
+	}
+	values := make(map[setKey]counter, len(replaced))
+	err := c.get(s.Family, replaced, func(e nft.Element, n counter) { values[setKey{e.Set, e.Key}] = n })
+	if err != nil {
+		return nil, fmt.Errorf("read counters: %w", err)
+	}
+	return func(set nft.Set, k nft.Key) (counter, bool) {
+		v, ok := values[setKey{set, k}]
+		return v, ok
+	}, nil
+}
+
+type setKey struct {
+	set nft.Set
+	key nft.Key
+}
+
+// replacedFrontends lists counted elements that a delta both deletes and adds.
+func replacedFrontends(s *nft.Schema, d nft.Delta) []nft.Element {
+	var deleted []nft.Element
+	for _, e := range d.Delete {
+		if s.Counted(e.Set) {
+			deleted = append(deleted, e)
+		}
+	}
+	if len(deleted) == 0 {
+		return nil
+	}
+	added := make(map[setKey]struct{})
+	for _, e := range d.Add {
+		if s.Counted(e.Set) {
+			added[setKey{e.Set, e.Key}] = struct{}{}
+		}
+	}
+	return slices.DeleteFunc(deleted, func(e nft.Element) bool {
+		_, ok := added[setKey{e.Set, e.Key}]
+		return !ok
+	})
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kube-nft/kube-nft/nft"
+)
+
+// counter is what a frontend's counter has counted.
+type counter struct{ packets, bytes uint64 }
+
+// counterOf finds the value that a new element's counter starts from.
+type counterOf func(nft.Set, nft.Key) (counter, bool)
+
+// verdictGoto is NFT_GOTO, a negative number (linux/netfilter/nf_tables.h).
+const verdictGoto = 1<<32 + unix.NFT_GOTO
+
+// elements appends messages that add or delete elements; those of one set stand
+// together and share a message as far as its size allows.
+func (b *batch) elements(typ uint16, f nft.Family, elements []nft.Element, counters counterOf) {
+	flags := uint16(0)
+	if typ == unix.NFT_MSG_NEWSETELEM {
+		flags = unix.NLM_F_CREATE
+	}
+	for len(elements) > 0 {
+		set := elements[0].Set
+		message := b.message(typ, f, flags)
+		b.str(unix.NFTA_SET_ELEM_LIST_SET, set.String())
+		list := b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		i := 0
+		for ; i < len(elements) && elements[i].Set == set && len(b.buf)-list < maxAttr; i++ {
+			b.element(typ, f, &elements[i], counters)
+		}
+		elements = elements[i:]
+		b.end(list)
+		b.close(message)
+	}
+}
+
+func (b *batch) element(typ uint16, f nft.Family, e *nft.Element, counters counterOf) {
+	outer := b.nest(unix.NFTA_LIST_ELEM)
+	k := b.nest(unix.NFTA_SET_ELEM_KEY)
+	v := b.begin(unix.NFTA_DATA_VALUE)
+	b.buf = nft.AppendKey(b.buf, f, e.Set, e.Key)
+	b.end(v)
+	b.end(k)
+	if typ == unix.NFT_MSG_NEWSETELEM {
+		b.value(f, e, counters)
+	}
+	b.end(outer)
+}
+
+func (b *batch) value(f nft.Family, e *nft.Element, counters counterOf) {
+	if e.Set.Map() {
+		data := b.nest(unix.NFTA_SET_ELEM_DATA)
+		if e.Set.Verdict() {
+			verdict := b.nest(unix.NFTA_DATA_VERDICT)
+			b.u32(unix.NFTA_VERDICT_CODE, verdictGoto)
+			b.str(unix.NFTA_VERDICT_CHAIN, e.Value.Verdict.String())
+			b.end(verdict)
+		} else {
+			v := b.begin(unix.NFTA_DATA_VALUE)
+			b.buf = nft.AppendData(b.buf, f, e.Set, e.Value)
+			b.end(v)
+		}
+		b.end(data)
+	}
+	if e.Value.Comment != "" {
+		var room [nft.CommentLimit + 3]byte
+		b.bytes(unix.NFTA_SET_ELEM_USERDATA, nft.AppendComment(room[:0], e.Value.Comment))
+	}
+	if counters == nil {
+		return
+	}
+	if c, ok := counters(e.Set, e.Key); ok {
+		b.counter(unix.NFTA_SET_ELEM_EXPR, c)
+	}
+}
+
+// counter appends a counter expression.
+func (b *batch) counter(typ uint16, c counter) {
+	x := b.nest(typ)
+	b.str(unix.NFTA_EXPR_NAME, "counter")
+	data := b.nest(unix.NFTA_EXPR_DATA)
+	b.u64(unix.NFTA_COUNTER_BYTES, c.bytes)
+	b.u64(unix.NFTA_COUNTER_PACKETS, c.packets)
+	b.end(data)
+	b.end(x)
+}
+
+// decodeElement reads an element of a dump, the reverse of element and value.
+func decodeElement(f nft.Family, set nft.Set, attr []byte) (nft.Element, counter, error) {
+	e := nft.Element{Set: set}
+	var c counter
+	var err error
+	var comment string
+	for typ, v := range attrs(attr) {
+		switch typ {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.Key, err = nft.DecodeKey(first(v, unix.NFTA_DATA_VALUE), f, set)
+		case unix.NFTA_SET_ELEM_DATA:
+			if set.Verdict() {
+				e.Value.Verdict = decodeVerdict(v)
+			} else {
+				e.Value, err = nft.DecodeData(first(v, unix.NFTA_DATA_VALUE), f, set)
+			}
+		case unix.NFTA_SET_ELEM_USERDATA:
+			comment = nft.DecodeComment(v)
+		case unix.NFTA_SET_ELEM_EXPR:
+			data := first(v, unix.NFTA_EXPR_DATA)
+			if b := first(data, unix.NFTA_COUNTER_BYTES); len(b) == 8 {
+				c.bytes = binary.BigEndian.Uint64(b)
+			}
+			if b := first(data, unix.NFTA_COUNTER_PACKETS); len(b) == 8 {
+				c.packets = binary.BigEndian.Uint64(b)
+			}
+		}
+		if err != nil {
+			return e, c, err
+		}
+	}
+	e.Value.Comment = comment
+	return e, c, nil
+}
+
+// decodeVerdict reads a verdict; one that we never write reads as no chain at
+// all, so that it differs from every wanted one and is replaced.
+func decodeVerdict(data []byte) nft.Chain {
+	verdict := first(data, unix.NFTA_DATA_VERDICT)
+	code := first(verdict, unix.NFTA_VERDICT_CODE)
+	if u32(code) != verdictGoto {
+		return nft.Chain{}
+	}
+	chain, _ := nft.ParseChain(cstring(first(verdict, unix.NFTA_VERDICT_CHAIN)))
+	return chain
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"github.com/google/nftables/expr"
+)
+
+// Chains that are not named after a number of endpoints.
+const (
+	chainMarkMasq  = "KUBE-MARK-MASQ"
+	chainServices  = "KUBE-SERVICES"
+	chainNodePorts = "KUBE-NODEPORTS"
+	chainUnserved  = "KUBE-UNSERVED"
+)
+
+// The hooks of our base chains. Destinations are translated at the usual
+// priority for that, and what no Service took is refused where hosts filter.
+var (
+	natPrerouting  = Hook{"nat", "prerouting", 0, -100, "dstnat"}
+	natOutput      = Hook{"nat", "output", 3, -100, "-100"}
+	natPostrouting = Hook{"nat", "postrouting", 4, 100, "srcnat"}
+	filterInput    = Hook{"filter", "input", 1, 0, "filter"}
+	filterForward  = Hook{"filter", "forward", 2, 0, "filter"}
+	filterOutput   = Hook{"filter", "output", 3, 0, "filter"}
+)
+
+// chains returns the constant chains, each after those that it leads to.
+func (s *Schema) chains() []RuleChain {
+	f, mark := s.Family, uint32(1)<<s.Options.MasqueradeBit
+	return []RuleChain{
+		{Name: chainMarkMasq, Rules: []Rule{
+			// meta mark set meta mark | 0x4000
+			rule(setMark(mark)),
+		}},
+		s.Dynamic(Chain{Service, 1}),
+		{Name: chainPrefix[Reject], Rules: []Rule{
+			// reject
+			rule(reject(f)),
+		}},
+		{Name: chainNodePorts, Rules: []Rule{
+			// meta l4proto . th dport vmap @KUBE-NODEPORTS
+			rule(vmap(f, NodePorts)),
+		}},
+		{Name: chainServices, Rules: []Rule{
+			// ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
+			rule(vmap(f, Services)),
+			// ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
+			s.toNode(jump(chainNodePorts)),
+		}},
+		{Name: "PREROUTING", Base: &natPrerouting, Rules: []Rule{rule(jump(chainServices))}},
+		{Name: "OUTPUT", Base: &natOutput, Rules: []Rule{rule(jump(chainServices))}},
+		{Name: "KUBE-POSTROUTING", Base: &natPostrouting, Rules: []Rule{
+			// A pod that reaches itself through a Service must see another address
+			// than its own: ct status dnat ip saddr . ip daddr @KUBE-LOOP-BACK masquerade fully-random
+			rule(translated(), inSet(f, LoopBack), masquerade()),
+			// meta mark & 0x4000 == 0 return
+			rule(unmarked(mark), leave()),
+			// The bit goes, so that the packet is not masqueraded again when it
+			// comes by once more inside a tunnel: meta mark set meta mark ^ 0x4000
+			rule(flipMark(mark)),
+			// masquerade fully-random
+			rule(masquerade()),
+		}},
+		s.unserved("INPUT", &filterInput, s.toNode(vmap(f, NoEndpointsNodePorts))),
+		s.unserved("FORWARD", &filterForward, rule(inSet(f, ClusterIPs), reject(f))),
+		s.unserved("OUTPUT", &filterOutput, rule(inSet(f, ClusterIPs), reject(f))),
+	}
+}
+
+// unserved returns the base chain that refuses what no Service took, at one hook.
+// Established connections leave it after one test, translated ones after two.
+// last is where the hooks differ, as in kube-proxy: node ports without endpoints
+// are refused on input alone, unused ports of a ClusterIP everywhere else, since
+// a ClusterIP may also be a local address (node-local DNS caches bind it).
+func (s *Schema) unserved(hook string, base *Hook, last Rule) RuleChain {
+	return RuleChain{Name: chainUnserved + "-" + hook, Base: base, Rules: []Rule{
+		// ct state != new accept
+		rule(notNew(), accept()),
+		// ct status dnat accept
+		rule(translated(), accept()),
+		// ip daddr . meta l4proto . th dport vmap @KUBE-NO-ENDPOINTS
+		rule(vmap(s.Family, NoEndpoints)),
+		last,
+	}}
+}
+
+// toNode makes a rule for packets to the addresses that node ports are served on.
+func (s *Schema) toNode(then clause) Rule {
+	if !s.Options.AllNodePorts {
+		return rule(inSet(s.Family, NodeIPs), then)
+	}
+	loopback := netip.MustParsePrefix("127.0.0.0/8")
+	if s.Family == IPv6 {
+		loopback = netip.MustParsePrefix("::1/128")
+	}
+	// fib daddr type local ip daddr != 127.0.0.0/8 …
+	return rule(localDestination(), destination(s.Family, expr.CmpOpNeq, loopback), then)
+}
+
+// redraws is how often a chain with more slots than endpoints draws: all draws
+// miss in less than one case in a million.
+const redraws = 5
+
+// balance returns the rules of a chain that spreads connections over n slots.
+// Slot 0 always exists: it takes a packet that was told n just before a Service
+// shrank and drew a slot that is gone.
+func (s *Schema) balance(c Chain) []Rule {
+	set := Endpoints
+	if c.Kind == NodePort {
+		set = NodePortEndpoints
+	}
+	rules := []Rule{rule(jump(chainMarkMasq))}
+	if c.Kind == Service {
+		rules = s.masqueradeForeign()
+	}
+	draws := 1
+	if c.N > exactModuli {
+		draws = redraws
+	}
+	for range draws {
+		// dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @KUBE-SEP
+		rules = append(rules, rule(dnat(s.Family, set, c.N)))
+	}
+	switch {
+	case c.N == 1:
+	case c.Kind == NodePort:
+		// dnat ip to meta l4proto . th dport . numgen random mod 1 map @KUBE-SEP-NODEPORTS
+		rules = append(rules, rule(dnat(s.Family, set, 1)))
+	default:
+		// goto KUBE-SVC-1
+		rules = append(rules, rule(goTo(Chain{Service, 1}.String())))
+	}
+	return rules
+}
+
+// masqueradeForeign marks who is not a local pod, for the way to a ClusterIP.
+func (s *Schema) masqueradeForeign() []Rule {
+	switch {
+	case s.Options.MasqueradeAll:
+		return []Rule{rule(jump(chainMarkMasq))}
+	case s.Options.LocalPods.IsValid():
+		// ip saddr != 10.128.0.0/16 jump KUBE-MARK-MASQ
+		return []Rule{rule(source(s.Family, expr.CmpOpNeq, s.Options.LocalPods), jump(chainMarkMasq))}
+	}
+	return nil
+}
+
+func itoa(n uint32) string  { return strconv.FormatUint(uint64(n), 10) }
+func hex32(v uint32) string { return fmt.Sprintf("0x%08x", v) }

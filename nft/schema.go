@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+)
+
+// TableName is the name of our table in each family.
+const TableName = "kube-nft"
+
+// Version is the version of the schema. It stands in the table's comment and
+// changes when tables of the last version could not be adopted.
+const Version = 1
+
+// Comment marks a table as ours.
+func Comment(version int) string { return fmt.Sprintf("kube-nft schema %d", version) }
+
+// DefaultMasqueradeBit is kube-proxy's default (KubeProxyConfiguration,
+// masqueradeBit).
+const DefaultMasqueradeBit = 14
+
+// Options are the parts of the configuration that the constant rules depend on.
+// A change of them is a change of the schema: the table is replaced whole.
+type Options struct {
+	// MasqueradeBit is the bit of the packet mark that asks for masquerading,
+	// 0 to 31. All other bits belong to others.
+	MasqueradeBit uint8
+	// MasqueradeAll masquerades every connection to a ClusterIP.
+	MasqueradeAll bool
+	// LocalPods holds the addresses of pods, which reach ClusterIPs under their
+	// own address; everybody else is masqueraded. The zero prefix: nobody is.
+	LocalPods netip.Prefix
+	// AllNodePorts serves node ports on every local address but loopback;
+	// otherwise the set KUBE-NODE-IP says on which.
+	AllNodePorts bool
+	// Counters gives each frontend a counter of new connections.
+	Counters bool
+}
+
+// Hook says where a base chain meets packets.
+type Hook struct {
+	Type     string // nat or filter
+	Hook     string // prerouting, input, forward, output or postrouting
+	Number   uint32 // NF_INET_* of the hook (linux/netfilter.h)
+	Priority int32  // among the chains of the hook, lowest first
+	text     string // the priority as nft prints it
+}
+
+// RuleChain is a chain and its rules. Base is nil for chains that others lead to.
+type RuleChain struct {
+	Name  string
+	Base  *Hook
+	Rules []Rule
+}
+
+// Sizes says how many elements each set may hold. A set without a size would be
+// a resizable hash, whose elements the kernel takes five times as long to walk
+// whenever it validates a table, and it does so for each change of a verdict
+// (nft_set_hash.c, nft_rhash_walk against nft_hash_walk).
+type Sizes [numSets]uint32
+
+// minSize is the smallest size of a set.
+const minSize = 768
+
+// SizesFor returns sizes that leave room to grow for as many elements.
+func SizesFor(counts Counts) Sizes {
+	var sizes Sizes
+	for set, n := range counts {
+		// The kernel makes the next power of two above four thirds of the size
+		// buckets: three quarters of a power of two wastes none.
+		size := uint32(minSize)
+		for int(size) < n+n/4 {
+			size *= 2
+		}
+		sizes[set] = size
+	}
+	return sizes
+}
+
+// Hold reports whether sets of these sizes have room for as many elements.
+func (s Sizes) Hold(counts Counts) bool {
+	for set, n := range counts {
+		if n > int(s[set]) {
+			return false
+		}
+	}
+	return true
+}
+
+// Schema is everything in a table that does not depend on Services: which sets
+// there are, and the constant rules.
+type Schema struct {
+	Family  Family
+	Options Options
+	// Sizes of the sets. They are no part of the table's identity: a table is
+	// adopted as long as it is large enough.
+	Sizes Sizes
+	// Chains in the order in which they are made: a chain before those that lead
+	// to it.
+	Chains []RuleChain
+}
+
+// NewSchema builds the schema of a family's table.
+func NewSchema(f Family, o Options) *Schema {
+	s := &Schema{Family: f, Options: o, Sizes: SizesFor(Counts{})}
+	s.Chains = s.chains()
+	return s
+}
+
+// Dynamic returns a chain that exists only while elements lead to it.
+func (s *Schema) Dynamic(c Chain) RuleChain {
+	return RuleChain{Name: c.String(), Rules: s.balance(c)}
+}
+
+// Counted reports whether the elements of the set carry counters in this schema.
+func (s *Schema) Counted(set Set) bool { return s.Options.Counters && layouts[set].counted }
+
+// Hash is a short digest of a rule: its chain's name and its text. The kernel
+// keeps it in the rule's user data, so that a table read back is recognised.
+func (s *Schema) Hash(chain RuleChain, r Rule) [8]byte {
+	sum := sha256.Sum256([]byte(s.Family.String() + "\x00" + chain.Name + "\x00" + r.Text))
+	return [8]byte(sum[:8])
+}

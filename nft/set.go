@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Set names one of the table's sets and maps. What each of them means is in the
+// package documentation.
+type Set uint8
+
+// The sets and maps of a table. Their order is the order in which a transaction
+// adds to them: data before the verdicts that lead to it.
+const (
+	NodeIPs Set = iota
+	LoopBack
+	Endpoints
+	NodePortEndpoints
+	ClusterIPs
+	NoEndpoints
+	NoEndpointsNodePorts
+	NodePorts
+	Services
+	numSets
+)
+
+// Sets lists every set, in the order in which a transaction adds to them.
+var Sets = func() (all [numSets]Set) {
+	for i := range all {
+		all[i] = Set(i)
+	}
+	return all
+}()
+
+// field is one part of a set's key or data.
+type field uint8
+
+const (
+	fieldDaddr field = iota
+	fieldSaddr
+	fieldProto
+	fieldPort
+	fieldSlot
+)
+
+// layout describes one set: the only place that knows what its elements look
+// like. Declaration, text, encoding and decoding all follow it.
+type layout struct {
+	name    string
+	key     []field
+	data    []field // of a data map
+	verdict bool    // a verdict map
+	counted bool    // a counter per element, if Options.Counters
+}
+
+var (
+	frontendKey = []field{fieldDaddr, fieldProto, fieldPort}
+	nodePortKey = []field{fieldProto, fieldPort}
+	endpoint    = []field{fieldDaddr, fieldPort}
+)
+
+var layouts = [numSets]layout{
+	Services:             {name: "KUBE-SERVICES", key: frontendKey, verdict: true, counted: true},
+	NodePorts:            {name: "KUBE-NODEPORTS", key: nodePortKey, verdict: true, counted: true},
+	Endpoints:            {name: "KUBE-SEP", key: []field{fieldDaddr, fieldProto, fieldPort, fieldSlot}, data: endpoint},
+	NodePortEndpoints:    {name: "KUBE-SEP-NODEPORTS", key: []field{fieldProto, fieldPort, fieldSlot}, data: endpoint},
+	NoEndpoints:          {name: "KUBE-NO-ENDPOINTS", key: frontendKey, verdict: true},
+	NoEndpointsNodePorts: {name: "KUBE-NO-ENDPOINTS-NODEPORTS", key: nodePortKey, verdict: true},
+	ClusterIPs:           {name: "KUBE-CLUSTER-IP", key: []field{fieldDaddr}},
+	NodeIPs:              {name: "KUBE-NODE-IP", key: []field{fieldDaddr}},
+	LoopBack:             {name: "KUBE-LOOP-BACK", key: []field{fieldSaddr, fieldDaddr}},
+}
+
+// String returns the set's name in the kernel.
+func (s Set) String() string {
+	if s < numSets {
+		return layouts[s].name
+	}
+	return fmt.Sprintf("set(%d)", uint8(s))
+}
+
+// Verdict reports whether the set's elements hold verdicts. Touching one makes
+// the kernel validate the table's chains again, in proportion to the elements of
+// all verdict maps (nft_table_validate, net/netfilter/nf_tables_api.c).
+func (s Set) Verdict() bool { return layouts[s].verdict }
+
+// Map reports whether the set maps its keys to something.
+func (s Set) Map() bool { return layouts[s].verdict || layouts[s].data != nil }
+
+// Counted reports whether the set's elements may carry counters.
+func (s Set) Counted() bool { return layouts[s].counted }
+
+// ParseSet finds a set by its name in the kernel.
+func ParseSet(name string) (Set, bool) {
+	for s, l := range layouts {
+		if l.name == name {
+			return Set(s), true
+		}
+	}
+	return 0, false
+}
+
+// slotModulus stands in the type of a slot: nft needs a numgen expression there
+// to know what the field is. It bounds nothing.
+const slotModulus = 65536
+
+// typeof returns the set's type as nft text, after the word typeof.
+func (s Set) typeof(f Family) string {
+	l := layouts[s]
+	t := fieldsText(f, l.key)
+	switch {
+	case l.verdict:
+		t += " : verdict"
+	case l.data != nil:
+		t += " : " + fieldsText(f, l.data)
+	}
+	return t
+}
+
+func fieldsText(f Family, fields []field) string {
+	words := make([]string, len(fields))
+	for i, fl := range fields {
+		switch fl {
+		case fieldDaddr:
+			words[i] = f.String() + " daddr"
+		case fieldSaddr:
+			words[i] = f.String() + " saddr"
+		case fieldProto:
+			words[i] = "meta l4proto"
+		case fieldPort:
+			words[i] = "th dport"
+		case fieldSlot:
+			words[i] = fmt.Sprintf("numgen random mod %d", slotModulus)
+		}
+	}
+	return strings.Join(words, " . ")
+}
+
+// Type is the wire description of a set: what a NFT_MSG_NEWSET message says.
+type Type struct {
+	KeyType, KeyLen   uint32 // nft's type number (display only) and length in bytes
+	DataType, DataLen uint32 // zero for sets
+	UserData          []byte // nft's typeof description, so that nft can print the set
+}
+
+// nft's data type numbers (nftables, include/datatype.h), six bits each in a
+// concatenation, and the pseudo type of verdicts.
+const (
+	typeInteger = 4
+	typeIPv4    = 7
+	typeIPv6    = 8
+	typeProto   = 12
+	typePort    = 13
+	typeVerdict = 0xffffff00
+
+	verdictLen = 16
+)
+
+// Type returns the wire description of the set in a family.
+func (s Set) Type(f Family) Type {
+	l := layouts[s]
+	var t Type
+	t.KeyType, t.KeyLen = fieldsType(f, l.key)
+	switch {
+	case l.verdict:
+		t.DataType, t.DataLen = typeVerdict, verdictLen
+	case l.data != nil:
+		t.DataType, t.DataLen = fieldsType(f, l.data)
+	}
+	t.UserData = typeofUserData(f, l)
+	return t
+}
+
+func fieldsType(f Family, fields []field) (number, length uint32) {
+	for _, fl := range fields {
+		n, size := uint32(typeInteger), 4
+		switch fl {
+		case fieldDaddr, fieldSaddr:
+			size = f.addrLen()
+			n = typeIPv4
+			if f == IPv6 {
+				n = typeIPv6
+			}
+		case fieldProto:
+			n = typeProto
+		case fieldPort:
+			n = typePort
+		}
+		number = number<<6 | n
+		length += uint32(size)
+	}
+	return number, length
+}
