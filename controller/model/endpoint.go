@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"net/netip"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Endpoint is one endpoint of an EndpointSlice.
+type Endpoint struct {
+	Addr netip.Addr
+	// Ready endpoints take new connections. Serving and terminating ones do when
+	// there is no ready one (KEP-1669).
+	Ready, Serving, Terminating bool
+	// Local endpoints run on this node.
+	Local bool
+}
+
+// SlicePort is a port of an EndpointSlice; endpoints of one Service port may
+// listen on different numbers in different slices.
+type SlicePort struct {
+	Name     string
+	Protocol Protocol
+	Port     uint16
+}
+
+// Slice is an EndpointSlice.
+type Slice struct {
+	Name      types.NamespacedName
+	Service   types.NamespacedName
+	Family    Family
+	Ports     []SlicePort
+	Endpoints []Endpoint
+}
+
+// FromSlice reads an EndpointSlice; node is the name of this node. It returns nil
+// if the slice is none that a proxy uses: it belongs to no Service, or holds
+// names instead of addresses. What is invalid in it is left out and named in the
+// error; the rest of the slice is good.
+//
+// As in kube-proxy, only the first address of an endpoint counts, and a port
+// without a name or number is none (discovery.k8s.io/v1, EndpointPort).
+func FromSlice(s *discoveryv1.EndpointSlice, node string) (*Slice, error) {
+	service := s.Labels[discoveryv1.LabelServiceName]
+	if service == "" {
+		return nil, nil
+	}
+	out := &Slice{
+		Name:    types.NamespacedName{Namespace: s.Namespace, Name: s.Name},
+		Service: types.NamespacedName{Namespace: s.Namespace, Name: service},
+	}
+	switch s.AddressType {
+	case discoveryv1.AddressTypeIPv4:
+		out.Family = IPv4
+	case discoveryv1.AddressTypeIPv6:
+		out.Family = IPv6
+	default:
+		return nil, nil
+	}
+	p := problems{object: "EndpointSlice " + s.Namespace + "/" + s.Name}
+	for i := range s.Ports {
+		in := &s.Ports[i]
+		if in.Name == nil || in.Port == nil || *in.Port == 0 {
+			continue
+		}
+		port := SlicePort{Name: *in.Name, Port: uint16(*in.Port)}
+		var err error
+		if in.Protocol != nil {
+			port.Protocol, err = ParseProtocol(*in.Protocol)
+		} else {
+			port.Protocol = TCP
+		}
+		if err == nil && (*in.Port < 1 || *in.Port > 65535) {
+			err = fmt.Errorf("port %d is not in 1-65535", *in.Port)
+		}
+		if err != nil {
+			p.add(fmt.Sprintf("ports[%d]", i), err.Error())
+			continue
+		}
+		out.Ports = append(out.Ports, port)
+	}
+	out.Endpoints = make([]Endpoint, 0, len(s.Endpoints))
+	for i := range s.Endpoints {
+		e, err := endpoint(&s.Endpoints[i], out.Family, node)
+		if err != nil {
+			p.add(fmt.Sprintf("endpoints[%d]", i), err.Error())
+			continue
+		}
+		out.Endpoints = append(out.Endpoints, e)
+	}
+	return out, p.err()
+}
+
+func endpoint(in *discoveryv1.Endpoint, f Family, node string) (Endpoint, error) {
+	if len(in.Addresses) == 0 {
+		return Endpoint{}, fmt.Errorf("no address")
+	}
+	a, err := parseAddr(in.Addresses[0])
+	if err != nil {
+		return Endpoint{}, err
+	}
+	if FamilyOf(a) != f {
+		return Endpoint{}, fmt.Errorf("%s is not of the slice's address type", a)
+	}
+	is := func(condition *bool, absent bool) bool {
+		if condition == nil {
+			return absent
+		}
+		return *condition
+	}
+	return Endpoint{
+		Addr:        a,
+		Ready:       is(in.Conditions.Ready, true),
+		Serving:     is(in.Conditions.Serving, true),
+		Terminating: is(in.Conditions.Terminating, false),
+		Local:       node != "" && in.NodeName != nil && *in.NodeName == node,
+	}, nil
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package model is the state of the world in our own values: Services,
+// endpoints, the node, and the choice of endpoints for a Service port. It is pure
+// and keeps of each API object only what the table depends on.
+//
+// What it does not know: nftables, or where objects come from.
+package model
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Protocol is an IP protocol number.
+type Protocol uint8
+
+// The protocols that a Service port can have (corev1.Protocol).
+const (
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
+)
+
+// ParseProtocol reads the API's word; nothing means TCP.
+func ParseProtocol(p corev1.Protocol) (Protocol, error) {
+	switch p {
+	case corev1.ProtocolTCP, "":
+		return TCP, nil
+	case corev1.ProtocolUDP:
+		return UDP, nil
+	case corev1.ProtocolSCTP:
+		return SCTP, nil
+	}
+	return 0, fmt.Errorf("protocol %q is not TCP, UDP or SCTP", p)
+}
+
+// Family is an IP family. Its values index arrays.
+type Family uint8
+
+// The IP families.
+const (
+	IPv4 Family = iota
+	IPv6
+	Families = 2
+)
+
+// FamilyOf returns the family of an address.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// Service is a Service that has addresses, as far as the table depends on it.
+type Service struct {
+	Name types.NamespacedName
+	// Created orders Services that claim the same frontend: the oldest wins.
+	// Seconds since 1970; objects without a creation time are the oldest.
+	Created    int64
+	ClusterIPs [Families]netip.Addr
+	// ExternalIPs and LoadBalancerIPs are of both families; a load balancer IP's
+	// family may differ from the Service's own.
+	ExternalIPs, LoadBalancerIPs []netip.Addr
+	Ports                        []ServicePort
+}
+
+// ServicePort is one port of a Service.
+type ServicePort struct {
+	// Name joins the port with the EndpointSlices' ports; "" is a name too.
+	Name     string
+	Protocol Protocol
+	// Port is served on the Service's addresses, NodePort on the node's; 0 is none.
+	Port, NodePort uint16
+}
+
+// LabelServiceProxyName marks Services that another proxy takes care of (KEP-2447).
+const LabelServiceProxyName = "service.kubernetes.io/service-proxy-name"
+
+// FromService reads a Service. It returns nil if the Service is none that a proxy
+// serves: headless, an ExternalName, or another proxy's. What is invalid in it is
+// left out and named in the error; the rest of the Service is good.
+func FromService(s *corev1.Service) (*Service, error) {
+	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == corev1.ClusterIPNone || s.Spec.ClusterIP == "" {
+		return nil, nil
+	}
+	if _, other := s.Labels[LabelServiceProxyName]; other {
+		return nil, nil
+	}
+	p := problems{object: "Service " + s.Namespace + "/" + s.Name}
+	out := &Service{
+		Name:            types.NamespacedName{Namespace: s.Namespace, Name: s.Name},
+		ClusterIPs:      clusterIPs(s, &p),
+		ExternalIPs:     addresses(s.Spec.ExternalIPs, "spec.externalIPs", &p),
+		LoadBalancerIPs: ingressIPs(s, &p),
+	}
+	if !s.CreationTimestamp.IsZero() {
+		out.Created = s.CreationTimestamp.Unix()
+	}
+	for i := range s.Spec.Ports {
+		port, err := servicePort(s, i)
+		if err != nil {
+			p.add(fmt.Sprintf("spec.ports[%d]", i), err.Error())
+			continue
+		}
+		out.Ports = append(out.Ports, port)
+	}
+	return out, p.err()
+}
+
+func servicePort(s *corev1.Service, i int) (ServicePort, error) {
+	in := &s.Spec.Ports[i]
+	protocol, err := ParseProtocol(in.Protocol)
+	if err != nil {
+		return ServicePort{}, err
+	}
+	if in.Port < 1 || in.Port > 65535 {
+		return ServicePort{}, fmt.Errorf("port %d is not in 1-65535", in.Port)
+	}
+	if in.NodePort < 0 || in.NodePort > 65535 {
+		return ServicePort{}, fmt.Errorf("nodePort %d is not in 1-65535", in.NodePort)
+	}
+	for j := range s.Spec.Ports[:i] {
+		other := &s.Spec.Ports[j]
+		if p, err := ParseProtocol(other.Protocol); err == nil && p == protocol && other.Port == in.Port {
+			return ServicePort{}, fmt.Errorf("port %d/%s is there twice", in.Port, in.Protocol)
+		}
+	}
+	port := ServicePort{Name: in.Name, Protocol: protocol, Port: uint16(in.Port)}
+	if s.Spec.Type == corev1.ServiceTypeNodePort || s.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		port.NodePort = uint16(in.NodePort)
+	}
+	return port, nil
+}
+
+// clusterIPs finds the cluster IP of each family. Old objects have no clusterIPs
+// and families, only the one address.
+func clusterIPs(s *corev1.Service, p *problems) (ips [Families]netip.Addr) {
+	all := s.Spec.ClusterIPs
+	if len(all) == 0 {
+		all = []string{s.Spec.ClusterIP}
+	}
+	for i, a := range addresses(all, "spec.clusterIPs", p) {
+		f := FamilyOf(a)
+		if ips[f].IsValid() {
+			p.add(fmt.Sprintf("spec.clusterIPs[%d]", i), fmt.Sprintf("%s is a second address of its family", a))
+			continue
+		}
+		ips[f] = a
+	}
+	return ips
+}
+
+// ingressIPs are the load balancer's addresses that packets reach this node with.
+// Names are left out, and addresses whose packets the load balancer translates
+// (ipMode Proxy, KEP-1860).
+func ingressIPs(s *corev1.Service, p *problems) []netip.Addr {
+	var ips []string
+	for i := range s.Status.LoadBalancer.Ingress {
+		in := &s.Status.LoadBalancer.Ingress[i]
+		if in.IP != "" && (in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP) {
+			ips = append(ips, in.IP)
+		}
+	}
+	return addresses(ips, "status.loadBalancer.ingress", p)
+}
+
+// addresses reads addresses, each once. Blank ones are none, as in kube-proxy.
+func addresses(in []string, field string, p *problems) []netip.Addr {
+	var out []netip.Addr
+	seen := make(map[netip.Addr]bool, len(in))
+	for i, s := range in {
+		if s = strings.TrimSpace(s); s == "" {
+			continue
+		}
+		a, err := parseAddr(s)
+		if err != nil {
+			p.add(fmt.Sprintf("%s[%d]", field, i), err.Error())
+			continue
+		}
+		if !seen[a] {
+			seen[a] = true
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// parseAddr reads an address that packets can be sent to.
+func parseAddr(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%q is not an IP address", s)
+	}
+	if a = a.Unmap(); a.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("%q has a zone", s)
+	}
+	if a.IsUnspecified() {
+		return netip.Addr{}, fmt.Errorf("%q is not an address of anything", s)
+	}
+	return a, nil
+}
+
+// problems collects what is invalid in an object.
+type problems struct {
+	object string
+	errs   []error
+}
+
+func (p *problems) add(field, what string) {
+	p.errs = append(p.errs, fmt.Errorf("%s: %s: %s; this part is left out", p.object, field, what))
+}
+
+func (p *problems) err() error { return errors.Join(p.errs...) }
