@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kube-nft/kube-nft/controller/model"
+	"github.com/kube-nft/kube-nft/nft"
+)
+
+// Table is what one family's table should hold. Its Services are set and deleted
+// one by one, and each time it tells the difference: work is in proportion to the
+// Service, not to the table. Whatever the order of events, it holds the same as a
+// Table that was told only the outcome, but for the order of slots.
+//
+// One goroutine owns a Table.
+type Table struct {
+	family   nft.Family
+	model    model.Family
+	services map[types.NamespacedName]*service
+	claims   claims
+	// How many Service ports each address stands for; an element each.
+	clusterIPs refs
+	hairpins   refs
+	nodeIPs    map[netip.Addr]struct{}
+	chains     map[nft.Chain]struct{} // those that the kernel has or is about to have
+	counts     nft.Counts
+	before     map[Frontend]program // what changed since the last delta
+	seed       nft.Contents         // where slots are taken from at first
+	delta      nft.Delta            // changes of what is not behind a frontend
+}
+
+// service is a compiled Service.
+type service struct {
+	name    types.NamespacedName
+	created int64
+	addr    netip.Addr
+	ports   []*port
+}
+
+// port is a compiled Service port.
+type port struct {
+	service   *service
+	index     int
+	name      string
+	protocol  model.Protocol
+	comment   string
+	slots     []netip.AddrPort
+	local     []netip.Addr // pods on this node among the endpoints, each once
+	frontends []bound
+}
+
+// NewTable returns the desired contents of a family's table, empty.
+func NewTable(f nft.Family) *Table {
+	t := &Table{
+		family:     f,
+		model:      model.IPv4,
+		services:   make(map[types.NamespacedName]*service),
+		claims:     newClaims(),
+		clusterIPs: newRefs(nft.ClusterIPs),
+		hairpins:   newRefs(nft.LoopBack),
+		nodeIPs:    make(map[netip.Addr]struct{}),
+		chains:     make(map[nft.Chain]struct{}),
+		before:     make(map[Frontend]program),
+	}
+	if f == nft.IPv6 {
+		t.model = model.IPv6
+	}
+	return t
+}
+
+// Adopt makes Service ports that are new take their slots over from a table that
+// was read, until AdoptDone: a restart then changes nothing. The contents are only
+// read.
+func (t *Table) Adopt(have nft.Contents) { t.seed = have }
+
+// AdoptDone ends adoption.
+func (t *Table) AdoptDone() { t.seed = nft.Contents{} }
+
+// Set adds or replaces a Service. selection chooses the endpoints of a port.
+func (t *Table) Set(s *model.Service, selection func(*model.ServicePort) model.Selection) {
+	old := t.services[s.Name]
+	next := t.compile(s, old, selection)
+	t.release(old)
+	if len(next.ports) == 0 {
+		delete(t.services, s.Name)
+		return
+	}
+	t.services[s.Name] = next
+	t.clusterIPs.add(next.addr)
+	for _, p := range next.ports {
+		for _, f := range p.frontends {
+			t.touch(f.Frontend)
+			t.claims.add(f.Frontend, claim{f.kind, p})
+		}
+		for _, a := range p.local {
+			t.hairpins.add(a)
+		}
+	}
+}
+
+// Delete removes a Service; one that is not there is fine.
+func (t *Table) Delete(name types.NamespacedName) {
+	t.release(t.services[name])
+	delete(t.services, name)
+}
+
+// release takes a Service's claims back.
+func (t *Table) release(s *service) {
+	if s == nil {
+		return
+	}
+	t.clusterIPs.drop(s.addr)
+	for _, p := range s.ports {
+		for _, f := range p.frontends {
+			t.touch(f.Frontend)
+			t.claims.remove(f.Frontend, claim{f.kind, p})
+		}
+		for _, a := range p.local {
+			t.hairpins.drop(a)
+		}
+	}
+}
+
+// compile makes a Service's ports; slots stay where they were.
+func (t *Table) compile(s *model.Service, old *service, selection func(*model.ServicePort) model.Selection) *service {
+	next := &service{name: s.Name, created: s.Created, addr: s.ClusterIPs[t.model]}
+	for i := range s.Ports {
+		in := &s.Ports[i]
+		bound := frontends(s, in, t.model)
+		if len(bound) == 0 {
+			continue
+		}
+		p := &port{
+			service:   next,
+			index:     i,
+			name:      in.Name,
+			protocol:  in.Protocol,
+			frontends: bound,
+		}
+		p.comment = comment(s.Name, in.Name)
+		chosen := selection(in)
+		p.slots = assign(t.slots(old, p), chosen.Cluster)
+		for _, e := range chosen.Local {
+			if n := len(p.local); n == 0 || p.local[n-1] != e.Addr() {
+				p.local = append(p.local, e.Addr())
+			}
+		}
+		next.ports = append(next.ports, p)
+	}
+	return next
+}
+
+// comment names a Service port on its frontends.
+func comment(name types.NamespacedName, port string) string {
+	c := name.Namespace + "/" + name.Name
+	if port != "" {
+		c += ":" + port
+	}
+	return c[:min(len(c), nft.CommentLimit)]
+}
+
+// slots finds the slots that a Service port has now: in this table, or at first
+// in the one that is being adopted.
+func (t *Table) slots(old *service, p *port) []netip.AddrPort {
+	if old != nil {
+		for _, o := range old.ports {
+			if o.name == p.name && o.protocol == p.protocol {
+				return o.slots
+			}
+		}
+	}
+	var slots []netip.AddrPort
+	for _, f := range p.frontends {
+		probe := program{kind: f.kind, slots: []netip.AddrPort{{}}}.slot(f.Frontend, 0)
+		for {
+			v, ok := t.seed.Elements[probe.Set][probe.Key]
+			if !ok {
+				break
+			}
+			slots = append(slots, v.To)
+			probe.Key.Slot++
+		}
+		if len(slots) > 0 {
+			break
+		}
+	}
+	return slots
+}
+
+// SetNodeIPs replaces the addresses that node ports are served on; those of
+// another family are left out.
+func (t *Table) SetNodeIPs(addrs []netip.Addr) {
+	want := make(map[netip.Addr]struct{}, len(addrs))
+	for _, a := range addrs {
+		if nft.FamilyOf(a) == t.family {
+			want[a] = struct{}{}
+		}
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(t.nodeIPs), netip.Addr.Compare) {
+		if _, stays := want[a]; !stays {
+			t.delta.Delete = append(t.delta.Delete, nft.Element{Set: nft.NodeIPs, Key: nft.Key{Addr: a}})
+		}
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(want), netip.Addr.Compare) {
+		if _, was := t.nodeIPs[a]; !was {
+			t.delta.Add = append(t.delta.Add, nft.Element{Set: nft.NodeIPs, Key: nft.Key{Addr: a}})
+		}
+	}
+	t.nodeIPs = want
+}
+
+// current is what the table holds for a frontend now.
+func (t *Table) current(f Frontend) program {
+	c, ok := t.claims.winners[f]
+	if !ok {
+		return program{}
+	}
+	return program{c.kind, c.port.slots, c.port.comment}
+}
+
+// touch remembers what a frontend was before the first change.
+func (t *Table) touch(f Frontend) {
+	if _, seen := t.before[f]; !seen {
+		t.before[f] = t.current(f)
+	}
+}
+
+// TakeDelta returns what changed since the last call, and the conflicts over the
+// frontends that changed.
+func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
+	d := t.delta
+	t.delta = nft.Delta{}
+	touched := slices.SortedFunc(maps.Keys(t.before), compareFrontends)
+	var conflicts []Conflict
+	for _, f := range touched {
+		replace(&d, f, t.before[f], t.current(f))
+		conflicts = append(conflicts, t.claims.of(f)...)
+	}
+	if len(touched) > 0 {
+		t.before = make(map[Frontend]program) // clearing would keep its size
+	}
+	t.clusterIPs.take(&d)
+	t.hairpins.take(&d)
+	t.account(&d)
+	return d, conflicts
+}
+
+// account counts a delta's elements and finds the chains that it needs.
+func (t *Table) account(d *nft.Delta) {
+	d.Count(&t.counts)
+	for _, e := range d.Add {
+		c := e.Value.Verdict
+		if c.Kind == 0 || c.Constant() {
+			continue
+		}
+		if _, ok := t.chains[c]; !ok {
+			t.chains[c] = struct{}{}
+			d.Chains = append(d.Chains, c)
+		}
+	}
+}
+
+func compareFrontends(a, b Frontend) int { return a.key().Compare(b.key()) }
+
+// Model is the table's family as the model counts it.
+func (t *Table) Model() model.Family { return t.model }
+
+// Counts is the number of elements in each set.
+func (t *Table) Counts() nft.Counts { return t.counts }
+
+// Names lists the Services that the table serves, in no order.
+func (t *Table) Names() iter.Seq[types.NamespacedName] { return maps.Keys(t.services) }
+
+// Elements yields what the table holds for the frontends of one Service.
+func (t *Table) Elements(name types.NamespacedName) iter.Seq[nft.Element] {
+	return func(yield func(nft.Element) bool) {
+		s := t.services[name]
+		if s == nil {
+			return
+		}
+		for _, p := range s.ports {
+			for _, f := range p.frontends {
+				if t.claims.winners[f.Frontend] != (claim{f.kind, p}) {
+					continue
+				}
+				if !t.current(f.Frontend).elements(f.Frontend, yield) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Shared yields the elements that belong to no single Service.
+func (t *Table) Shared() iter.Seq[nft.Element] {
+	return func(yield func(nft.Element) bool) {
+		for a := range t.nodeIPs {
+			if !yield(nft.Element{Set: nft.NodeIPs, Key: nft.Key{Addr: a}}) {
+				return
+			}
+		}
+		for _, r := range []*refs{&t.hairpins, &t.clusterIPs} {
+			for a := range r.count {
+				if !yield(r.element(a)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// All yields everything that the table holds, in no order.
+func (t *Table) All() iter.Seq[nft.Element] {
+	return func(yield func(nft.Element) bool) {
+		for f := range t.claims.winners {
+			if !t.current(f).elements(f, yield) {
+				return
+			}
+		}
+		for e := range t.Shared() {
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// SetChains says which chains the kernel has.
+func (t *Table) SetChains(chains []nft.Chain) {
+	clear(t.chains)
+	for _, c := range chains {
+		t.chains[c] = struct{}{}
+	}
+}
+
+// Chains lists the chains that the table's elements lead to.
+func (t *Table) Chains() []nft.Chain {
+	used := make(map[nft.Chain]struct{})
+	for f := range t.claims.winners {
+		if v, ok := t.current(f).verdict(f); ok && !v.Value.Verdict.Constant() {
+			used[v.Value.Verdict] = struct{}{}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(used), nft.Chain.Compare)
+}
