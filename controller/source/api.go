@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package source
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// What we ask the API server for. A Service that comes to carry the label of
+// another proxy leaves the selection, which the server reports as its deletion.
+const (
+	serviceFields = "spec.clusterIP!=None"
+	serviceSelect = "!" + labelServiceProxyName
+	sliceSelect   = "!" + corev1.IsHeadlessService
+)
+
+// apiBackoff spaces out attempts while the API server does not answer. client-go
+// would go up to a minute; a node that learns that late about dead endpoints
+// sends traffic to them, so we stop at 10 s, spread by up to as much again.
+var apiBackoff = wait.Backoff{Duration: 800 * time.Millisecond, Cap: 10 * time.Second, Steps: 5, Factor: 2, Jitter: 1}
+
+// APIOptions configure the API source.
+type APIOptions struct {
+	NodeName string       // the node to follow; empty = none
+	Logger   *slog.Logger // nil = slog.Default()
+}
+
+// API returns a Source that follows the Kubernetes API: Services but for the
+// headless and those of other proxies, their EndpointSlices, and one Node.
+//
+// It keeps no objects, only the names of those it delivered: a list after a lost
+// watch tells with them which objects went away meanwhile. Lists are streamed
+// where the server can, and objects are stripped as they come off the wire. Run
+// never gives up; that the server does not answer is logged when it begins and
+// when it ends.
+func API(client kubernetes.Interface, opts APIOptions) Source {
+	opts.Logger = cmp.Or(opts.Logger, slog.Default())
+	return &api{client: client, opts: opts, backoff: apiBackoff}
+}
+
+type api struct {
+	client  kubernetes.Interface
+	opts    APIOptions
+	backoff wait.Backoff
+}
+
+// Run implements Source.
+func (a *api) Run(ctx context.Context, sink Sink) error {
+	reach := &reachability{log: a.opts.Logger, failing: map[string]string{}}
+	synced := &latch{left: 2, done: sink.Synced}
+	logger := logr.FromSlogHandler(quiet{a.opts.Logger.Handler()})
+	ctx = logr.NewContext(ctx, logger)
+
+	listed := func(resource string, first func()) func() {
+		first = sync.OnceFunc(first)
+		return func() {
+			reach.note(ctx, resource, nil)
+			first()
+		}
+	}
+	reflectors := []*cache.Reflector{
+		a.reflect(reach, "services", &corev1.Service{}, a.services(), &store[*corev1.Service]{
+			strip: StripService, set: sink.SetService, gone: sink.DeleteService, goneFirst: true,
+			listed: listed("services", synced.count)}),
+		a.reflect(reach, "endpointslices", &discoveryv1.EndpointSlice{}, a.slices(), &store[*discoveryv1.EndpointSlice]{
+			strip: StripSlice, set: sink.SetSlice, gone: sink.DeleteSlice,
+			listed: listed("endpointslices", synced.count)}),
+	}
+	if a.opts.NodeName != "" {
+		// A deleted Node object keeps its last word: the machine is still here.
+		reflectors = append(reflectors, a.reflect(reach, "nodes", &corev1.Node{}, a.node(), &store[*corev1.Node]{
+			strip: StripNode, set: sink.SetNode, gone: func(types.NamespacedName) {},
+			listed: listed("nodes", func() {})}))
+	}
+	var wg sync.WaitGroup
+	for _, r := range reflectors {
+		wg.Go(func() { r.RunWithContext(ctx) })
+	}
+	wg.Wait()
+	return nil
+}
+
+func (a *api) services() *cache.ListWatch {
+	c := a.client.CoreV1().Services(metav1.NamespaceAll)
+	narrow := func(o metav1.ListOptions) metav1.ListOptions {
+		o.FieldSelector, o.LabelSelector = serviceFields, serviceSelect
+		return o
+	}
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return c.List(ctx, narrow(o))
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return c.Watch(ctx, narrow(o))
+		},
+	}
+}
+
+func (a *api) slices() *cache.ListWatch {
+	c := a.client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll)
+	narrow := func(o metav1.ListOptions) metav1.ListOptions {
+		o.LabelSelector = sliceSelect
+		return o
+	}
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return c.List(ctx, narrow(o))
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return c.Watch(ctx, narrow(o))
+		},
+	}
+}
+
+func (a *api) node() *cache.ListWatch {
+	c := a.client.CoreV1().Nodes()
+	narrow := func(o metav1.ListOptions) metav1.ListOptions {
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, a.opts.NodeName).String()
+		return o
+	}
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return c.List(ctx, narrow(o))
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return c.Watch(ctx, narrow(o))
+		},
+	}
+}
+
+// reflect makes the reflector that feeds a store. Every request passes by reach,
+// because a Reflector has no other way to tell its user how it fares.
+func (a *api) reflect(reach *reachability, name string, example runtime.Object, lw *cache.ListWatch, s cache.ReflectorStore) *cache.Reflector {
+	watched := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			list, err := lw.ListWithContext(ctx, o)
+			reach.note(ctx, name, err)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			w, err := lw.WatchWithContext(ctx, o)
+			if o.SendInitialEvents != nil {
+				return w, plainListNext(err) // begun is not half done: the store tells when it is complete
+			}
+			reach.note(ctx, name, err)
+			return w, err
+		},
+	}
+	logger := logr.FromSlogHandler(quiet{a.opts.Logger.Handler()})
+	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(watched, a.client), example, s,
+		cache.ReflectorOptions{Name: name, Logger: &logger, Backoff: &a.backoff})
+}
+
+// plainListNext makes the reflector try a plain list after a streamed one was
+// refused, and so lets the list say what is wrong: a server may only lack
+// streaming. A refused connection must change its type for that. client-go
+// v0.37.2 would retry it in a sleep of its own that does not end with the
+// context, and hold up the end of Run.
+func plainListNext(err error) error {
+	if err != nil && utilnet.IsConnectionRefused(err) {
+		return refusedError{err.Error()}
+	}
+	return err
+}
+
+// refusedError is a refused connection that errors.As does not take for one.
+type refusedError struct{ text string }
+
+func (e refusedError) Error() string { return e.text }
