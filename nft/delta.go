@@ -110,14 +110,19 @@ func (d *Delta) Count(n *Counts) {
 // Diff compares what a table holds with what it should hold, one wanted element
 // at a time, so that the wanted contents need never exist as a whole.
 type Diff struct {
-	// Delta grows with each difference found. The caller may take it away at any
-	// time between two calls and leave an empty one.
+	// Delta grows with each difference found. The caller may take it at any time
+	// between two calls, and empties it with Next.
 	Delta Delta
 	have  Contents
 }
 
 // NewDiff starts a comparison with what a table holds; have is used up by it.
 func NewDiff(have Contents) *Diff { return &Diff{have: have} }
+
+// Next starts a new delta in the room of the last one.
+func (d *Diff) Next() {
+	d.Delta = Delta{Delete: d.Delta.Delete[:0], Add: d.Delta.Add[:0]}
+}
 
 // Want says that the table should hold the element.
 func (d *Diff) Want(e Element) {

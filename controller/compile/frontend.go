@@ -7,6 +7,7 @@ package compile
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/nft"
@@ -112,6 +113,16 @@ func (p program) elements(f Frontend, yield func(nft.Element) bool) bool {
 	return !ok || yield(v)
 }
 
+// count adds the program's elements, by times over, to a number of elements.
+func (p program) count(n *nft.Counts, f Frontend, by int) {
+	if v, ok := p.verdict(f); ok {
+		n[v.Set] += by
+	}
+	if len(p.slots) > 0 {
+		n[p.slot(f, 0).Set] += by * len(p.slots)
+	}
+}
+
 // replace adds to a delta what turns the program before into the program after.
 func replace(d *nft.Delta, f Frontend, before, after program) {
 	for i := range max(len(before.slots), len(after.slots)) {
@@ -142,33 +153,33 @@ func replace(d *nft.Delta, f Frontend, before, after program) {
 // assign gives each endpoint a slot, so that as few slots as possible change:
 // endpoints that stay keep theirs, new ones fill the holes of those that left,
 // and holes that remain are filled from the end. It returns old itself if nothing
-// changed. want has no duplicates.
+// changed, and otherwise leaves it alone. want has no duplicates and is sorted.
 func assign(old, want []netip.AddrPort) []netip.AddrPort {
-	missing := make(map[netip.AddrPort]struct{}, len(want))
-	for _, e := range want {
-		missing[e] = struct{}{}
+	if len(old) == 0 {
+		return want
 	}
+	stays := make([]bool, len(want))
 	slots := make([]netip.AddrPort, len(old), max(len(old), len(want)))
 	var holes []int
 	for i, e := range old {
-		if _, stays := missing[e]; stays {
-			delete(missing, e)
+		at, ok := slices.BinarySearchFunc(want, e, netip.AddrPort.Compare)
+		if ok && !stays[at] {
+			stays[at] = true
 			slots[i] = e
 		} else {
 			holes = append(holes, i)
 		}
 	}
-	if len(holes) == 0 && len(missing) == 0 {
+	if len(holes) == 0 && len(old) == len(want) {
 		return old
 	}
-	for _, e := range want {
-		if _, isNew := missing[e]; !isNew {
-			continue
-		}
-		if len(holes) > 0 {
+	for i, e := range want {
+		switch {
+		case stays[i]:
+		case len(holes) > 0:
 			slots[holes[0]] = e
 			holes = holes[1:]
-		} else {
+		default:
 			slots = append(slots, e)
 		}
 	}

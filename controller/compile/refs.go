@@ -59,5 +59,8 @@ func (r *refs) take(d *nft.Delta) {
 			d.Add = append(d.Add, r.element(a))
 		}
 	}
-	r.was = make(map[netip.Addr]bool)
+	r.settle()
 }
+
+// settle forgets what changed.
+func (r *refs) settle() { r.was = make(map[netip.Addr]bool) }

@@ -178,7 +178,12 @@ func (t *Table) slots(old *service, p *port) []netip.AddrPort {
 	}
 	var slots []netip.AddrPort
 	for _, f := range p.frontends {
-		probe := program{kind: f.kind, slots: []netip.AddrPort{{}}}.slot(f.Frontend, 0)
+		some := program{kind: f.kind, slots: []netip.AddrPort{{}}}
+		verdict, _ := some.verdict(f.Frontend)
+		if t.seed.Elements[verdict.Set][verdict.Key].Comment != p.comment {
+			continue // it leads to another Service's endpoints
+		}
+		probe := some.slot(f.Frontend, 0)
 		for {
 			v, ok := t.seed.Elements[probe.Set][probe.Key]
 			if !ok {
@@ -248,13 +253,32 @@ func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
 	}
 	t.clusterIPs.take(&d)
 	t.hairpins.take(&d)
-	t.account(&d)
+	d.Count(&t.counts)
+	t.needChains(&d)
 	return d, conflicts
 }
 
-// account counts a delta's elements and finds the chains that it needs.
-func (t *Table) account(d *nft.Delta) {
-	d.Count(&t.counts)
+// Settle forgets what changed since the last delta, for a caller that compares
+// the whole table anyway. It returns the conflicts over the frontends that changed.
+func (t *Table) Settle() []Conflict {
+	var conflicts []Conflict
+	for f, before := range t.before {
+		before.count(&t.counts, f, -1)
+		t.current(f).count(&t.counts, f, 1)
+		conflicts = append(conflicts, t.claims.of(f)...)
+	}
+	t.before = make(map[Frontend]program)
+	t.delta = nft.Delta{}
+	t.clusterIPs.settle()
+	t.hairpins.settle()
+	t.counts[nft.ClusterIPs] = len(t.clusterIPs.count)
+	t.counts[nft.LoopBack] = len(t.hairpins.count)
+	t.counts[nft.NodeIPs] = len(t.nodeIPs)
+	return conflicts
+}
+
+// needChains adds the chains to a delta that its elements are the first to lead to.
+func (t *Table) needChains(d *nft.Delta) {
 	for _, e := range d.Add {
 		c := e.Value.Verdict
 		if c.Kind == 0 || c.Constant() {
@@ -349,4 +373,10 @@ func (t *Table) Chains() []nft.Chain {
 		}
 	}
 	return slices.SortedFunc(maps.Keys(used), nft.Chain.Compare)
+}
+
+// Sorted yields everything that the table holds, by set and key.
+func (t *Table) Sorted() iter.Seq[nft.Element] {
+	all := slices.SortedFunc(t.All(), nft.Element.Compare)
+	return slices.Values(all)
 }

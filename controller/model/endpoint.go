@@ -39,8 +39,8 @@ type Slice struct {
 
 // FromSlice reads an EndpointSlice; node is the name of this node. It returns nil
 // if the slice is none that a proxy uses: it belongs to no Service, or holds
-// names instead of addresses. What is invalid in it is left out and named in the
-// error; the rest of the slice is good.
+// names instead of addresses. What is invalid in it is left out; each such part is
+// an error that begins with the path of its field, all of them joined.
 //
 // As in kube-proxy, only the first address of an endpoint counts, and a port
 // without a name or number is none (discovery.k8s.io/v1, EndpointPort).
@@ -61,38 +61,43 @@ func FromSlice(s *discoveryv1.EndpointSlice, node string) (*Slice, error) {
 	default:
 		return nil, nil
 	}
-	p := problems{object: "EndpointSlice " + s.Namespace + "/" + s.Name}
+	var p problems
 	for i := range s.Ports {
-		in := &s.Ports[i]
-		if in.Name == nil || in.Port == nil || *in.Port == 0 {
-			continue
+		if port, ok := slicePort(s, i, &p); ok {
+			out.Ports = append(out.Ports, port)
 		}
-		port := SlicePort{Name: *in.Name, Port: uint16(*in.Port)}
-		var err error
-		if in.Protocol != nil {
-			port.Protocol, err = ParseProtocol(*in.Protocol)
-		} else {
-			port.Protocol = TCP
-		}
-		if err == nil && (*in.Port < 1 || *in.Port > 65535) {
-			err = fmt.Errorf("port %d is not in 1-65535", *in.Port)
-		}
-		if err != nil {
-			p.add(fmt.Sprintf("ports[%d]", i), err.Error())
-			continue
-		}
-		out.Ports = append(out.Ports, port)
 	}
 	out.Endpoints = make([]Endpoint, 0, len(s.Endpoints))
 	for i := range s.Endpoints {
 		e, err := endpoint(&s.Endpoints[i], out.Family, node)
 		if err != nil {
-			p.add(fmt.Sprintf("endpoints[%d]", i), err.Error())
+			p.add(fmt.Sprintf("endpoints[%d].addresses", i), err.Error())
 			continue
 		}
 		out.Endpoints = append(out.Endpoints, e)
 	}
 	return out, p.err()
+}
+
+func slicePort(s *discoveryv1.EndpointSlice, i int, p *problems) (SlicePort, bool) {
+	in := &s.Ports[i]
+	if in.Name == nil || in.Port == nil || *in.Port == 0 {
+		return SlicePort{}, false
+	}
+	field := fmt.Sprintf("ports[%d]", i)
+	port := SlicePort{Name: *in.Name, Protocol: TCP, Port: uint16(*in.Port)}
+	if in.Protocol != nil {
+		var err error
+		if port.Protocol, err = ParseProtocol(*in.Protocol); err != nil {
+			p.add(field+".protocol", err.Error())
+			return SlicePort{}, false
+		}
+	}
+	if *in.Port < 1 || *in.Port > 65535 {
+		p.add(field+".port", fmt.Sprintf("%d is not in 1-65535", *in.Port))
+		return SlicePort{}, false
+	}
+	return port, true
 }
 
 func endpoint(in *discoveryv1.Endpoint, f Family, node string) (Endpoint, error) {

@@ -85,7 +85,8 @@ const LabelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
 // FromService reads a Service. It returns nil if the Service is none that a proxy
 // serves: headless, an ExternalName, or another proxy's. What is invalid in it is
-// left out and named in the error; the rest of the Service is good.
+// left out; each such part is an error that begins with the path of its field, all
+// of them joined. The rest of the Service is good.
 func FromService(s *corev1.Service) (*Service, error) {
 	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == corev1.ClusterIPNone || s.Spec.ClusterIP == "" {
 		return nil, nil
@@ -93,7 +94,7 @@ func FromService(s *corev1.Service) (*Service, error) {
 	if _, other := s.Labels[LabelServiceProxyName]; other {
 		return nil, nil
 	}
-	p := problems{object: "Service " + s.Namespace + "/" + s.Name}
+	var p problems
 	out := &Service{
 		Name:            types.NamespacedName{Namespace: s.Namespace, Name: s.Name},
 		ClusterIPs:      clusterIPs(s, &p),
@@ -104,39 +105,42 @@ func FromService(s *corev1.Service) (*Service, error) {
 		out.Created = s.CreationTimestamp.Unix()
 	}
 	for i := range s.Spec.Ports {
-		port, err := servicePort(s, i)
-		if err != nil {
-			p.add(fmt.Sprintf("spec.ports[%d]", i), err.Error())
-			continue
+		if port, ok := servicePort(s, i, &p); ok {
+			out.Ports = append(out.Ports, port)
 		}
-		out.Ports = append(out.Ports, port)
 	}
 	return out, p.err()
 }
 
-func servicePort(s *corev1.Service, i int) (ServicePort, error) {
+// servicePort reads a port. A bad node port leaves the rest of the port good.
+func servicePort(s *corev1.Service, i int, p *problems) (ServicePort, bool) {
 	in := &s.Spec.Ports[i]
+	field := fmt.Sprintf("spec.ports[%d]", i)
 	protocol, err := ParseProtocol(in.Protocol)
-	if err != nil {
-		return ServicePort{}, err
-	}
-	if in.Port < 1 || in.Port > 65535 {
-		return ServicePort{}, fmt.Errorf("port %d is not in 1-65535", in.Port)
-	}
-	if in.NodePort < 0 || in.NodePort > 65535 {
-		return ServicePort{}, fmt.Errorf("nodePort %d is not in 1-65535", in.NodePort)
+	switch {
+	case err != nil:
+		p.add(field+".protocol", err.Error())
+		return ServicePort{}, false
+	case in.Port < 1 || in.Port > 65535:
+		p.add(field+".port", fmt.Sprintf("%d is not in 1-65535", in.Port))
+		return ServicePort{}, false
 	}
 	for j := range s.Spec.Ports[:i] {
 		other := &s.Spec.Ports[j]
-		if p, err := ParseProtocol(other.Protocol); err == nil && p == protocol && other.Port == in.Port {
-			return ServicePort{}, fmt.Errorf("port %d/%s is there twice", in.Port, in.Protocol)
+		if o, err := ParseProtocol(other.Protocol); err == nil && o == protocol && other.Port == in.Port {
+			p.add(field+".port", fmt.Sprintf("%d is there twice, first in spec.ports[%d]", in.Port, j))
+			return ServicePort{}, false
 		}
 	}
 	port := ServicePort{Name: in.Name, Protocol: protocol, Port: uint16(in.Port)}
-	if s.Spec.Type == corev1.ServiceTypeNodePort || s.Spec.Type == corev1.ServiceTypeLoadBalancer {
+	switch {
+	case s.Spec.Type != corev1.ServiceTypeNodePort && s.Spec.Type != corev1.ServiceTypeLoadBalancer:
+	case in.NodePort < 0 || in.NodePort > 65535:
+		p.add(field+".nodePort", fmt.Sprintf("%d is not in 1-65535", in.NodePort))
+	default:
 		port.NodePort = uint16(in.NodePort)
 	}
-	return port, nil
+	return port, true
 }
 
 // clusterIPs finds the cluster IP of each family. Old objects have no clusterIPs
@@ -207,14 +211,11 @@ func parseAddr(s string) (netip.Addr, error) {
 	return a, nil
 }
 
-// problems collects what is invalid in an object.
-type problems struct {
-	object string
-	errs   []error
-}
+// problems collects what is invalid in an object, each with the path of its field.
+type problems struct{ errs []error }
 
 func (p *problems) add(field, what string) {
-	p.errs = append(p.errs, fmt.Errorf("%s: %s: %s; this part is left out", p.object, field, what))
+	p.errs = append(p.errs, fmt.Errorf("%s: %s", field, what))
 }
 
 func (p *problems) err() error { return errors.Join(p.errs...) }

@@ -29,8 +29,6 @@ func (c *Conn) Apply(ctx context.Context, changes ...nft.Change) error {
 	counters := make([]counterOf, len(changes))
 	for i, change := range changes {
 		d := change.Delta
-		bySet(d.Add)
-		bySet(d.Delete)
 		var err error
 		if counters[i], err = c.replacedCounters(change.Schema, d); err != nil {
 			return err
@@ -58,16 +56,6 @@ func (b *batch) delta(s *nft.Schema, d nft.Delta, counters counterOf) error {
 	b.elements(unix.NFT_MSG_NEWSETELEM, s.Family, d.Add, counters)
 	return nil
 }
-
-// bySet orders elements so that those of one set share messages and data comes
-// before verdicts.
-func bySet(elements []nft.Element) {
-	if !slices.IsSortedFunc(elements, compareSets) {
-		slices.SortStableFunc(elements, compareSets)
-	}
-}
-
-func compareSets(a, b nft.Element) int { return int(a.Set) - int(b.Set) }
 
 func (c *Conn) commit() error {
 	if c.batch.size() == 0 {
@@ -102,7 +90,6 @@ func (c *Conn) Reset(ctx context.Context, s *nft.Schema, chains []nft.Chain, ele
 		return err
 	}
 	d := nft.Delta{Chains: chains, Add: slices.Collect(elements)}
-	bySet(d.Add)
 	if err := c.batch.delta(s, d, nil); err != nil {
 		return err
 	}

@@ -88,6 +88,12 @@ func (b *batch) close(start int) {
 	binary.NativeEndian.PutUint32(b.buf[start:], uint32(len(b.buf)-start))
 }
 
+// drop takes the message back that was opened last.
+func (b *batch) drop(start int) {
+	b.buf = b.buf[:start]
+	b.starts = b.starts[:len(b.starts)-1]
+}
+
 // head starts an attribute of n bytes.
 func (b *batch) head(typ uint16, n int) {
 	b.buf = binary.NativeEndian.AppendUint16(b.buf, uint16(attrLen+n))

@@ -132,43 +132,53 @@ func (c *Conn) send() error {
 // receive hands each message that is waiting to f, until there is none left or
 // f returns false. If wait is set it waits for the first datagram.
 func (c *Conn) receive(wait bool, f func(header unix.NlMsghdr, body []byte) bool) error {
-	for {
-		var n int
-		var err error
-		rerr := c.raw.Read(func(fd uintptr) bool {
-			for {
-				n, _, err = unix.Recvfrom(int(fd), c.answer, unix.MSG_DONTWAIT)
-				if err != unix.EINTR {
-					return !wait || err != unix.EAGAIN
-				}
+	var err error
+	rerr := c.raw.Read(func(fd uintptr) bool {
+		for more := true; more; {
+			var n int
+			switch n, err = unix.Read(int(fd), c.answer); {
+			case err == unix.EINTR:
+				continue
+			case err == unix.EAGAIN && wait:
+				return false
+			case err != nil:
+				return true
 			}
-		})
-		switch {
-		case rerr != nil:
-			return rerr
-		case err == unix.EAGAIN:
-			return nil
-		case err == unix.ENOBUFS:
-			return fmt.Errorf("%w: answers lost: %w", ErrUnknown, err)
-		case err != nil:
-			return fmt.Errorf("receive from nftables: %w", err)
+			if more, err = messages(c.answer[:n], f); err != nil {
+				return true
+			}
 		}
-		for b := c.answer[:n]; len(b) >= headerLen; {
-			h := unix.NlMsghdr{
-				Len:   binary.NativeEndian.Uint32(b),
-				Type:  binary.NativeEndian.Uint16(b[4:]),
-				Flags: binary.NativeEndian.Uint16(b[6:]),
-				Seq:   binary.NativeEndian.Uint32(b[8:]),
-			}
-			if h.Len < headerLen || int(h.Len) > len(b) {
-				return fmt.Errorf("receive from nftables: message of %d bytes in %d", h.Len, len(b))
-			}
-			if !f(h, b[headerLen:h.Len]) {
-				return nil
-			}
-			b = b[min(align(int(h.Len)), len(b)):]
-		}
+		return true
+	})
+	switch {
+	case rerr != nil:
+		return rerr
+	case err == unix.ENOBUFS:
+		return fmt.Errorf("%w: answers lost: %w", ErrUnknown, err)
+	case err != nil && err != unix.EAGAIN:
+		return fmt.Errorf("receive from nftables: %w", err)
 	}
+	return nil
+}
+
+// messages walks the messages of a datagram; more is false if f wants no more.
+func messages(b []byte, f func(header unix.NlMsghdr, body []byte) bool) (more bool, err error) {
+	for len(b) >= headerLen {
+		h := unix.NlMsghdr{
+			Len:   binary.NativeEndian.Uint32(b),
+			Type:  binary.NativeEndian.Uint16(b[4:]),
+			Flags: binary.NativeEndian.Uint16(b[6:]),
+			Seq:   binary.NativeEndian.Uint32(b[8:]),
+		}
+		if h.Len < headerLen || int(h.Len) > len(b) {
+			return false, fmt.Errorf("message of %d bytes in %d", h.Len, len(b))
+		}
+		if !f(h, b[headerLen:h.Len]) {
+			return false, nil
+		}
+		b = b[min(align(int(h.Len)), len(b)):]
+	}
+	return true, nil
 }
 
 // drain forgets answers that an interrupted exchange left behind.

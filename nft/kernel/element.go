@@ -19,23 +19,40 @@ type counterOf func(nft.Set, nft.Key) (counter, bool)
 // verdictGoto is NFT_GOTO, a negative number (linux/netfilter/nf_tables.h).
 const verdictGoto = 1<<32 + unix.NFT_GOTO
 
-// elements appends messages that add or delete elements; those of one set stand
-// together and share a message as far as its size allows.
+// elements appends messages that add or delete elements, set by set in the order
+// of the sets, so that data comes before the verdicts that lead to it.
 func (b *batch) elements(typ uint16, f nft.Family, elements []nft.Element, counters counterOf) {
+	var used [len(nft.Sets)]bool
+	for i := range elements {
+		used[elements[i].Set] = true
+	}
+	for _, set := range nft.Sets {
+		if used[set] {
+			b.elementsOf(set, typ, f, elements, counters)
+		}
+	}
+}
+
+// elementsOf appends those of one set, in as few messages as their size allows.
+func (b *batch) elementsOf(set nft.Set, typ uint16, f nft.Family, elements []nft.Element, counters counterOf) {
 	flags := uint16(0)
 	if typ == unix.NFT_MSG_NEWSETELEM {
 		flags = unix.NLM_F_CREATE
 	}
-	for len(elements) > 0 {
-		set := elements[0].Set
+	for i := 0; i < len(elements); {
 		message := b.message(typ, f, flags)
 		b.str(unix.NFTA_SET_ELEM_LIST_SET, set.String())
 		list := b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		i := 0
-		for ; i < len(elements) && elements[i].Set == set && len(b.buf)-list < maxAttr; i++ {
-			b.element(typ, f, &elements[i], counters)
+		empty := len(b.buf)
+		for ; i < len(elements) && len(b.buf)-list < maxAttr; i++ {
+			if elements[i].Set == set {
+				b.element(typ, f, &elements[i], counters)
+			}
 		}
-		elements = elements[i:]
+		if len(b.buf) == empty {
+			b.drop(message)
+			return
+		}
 		b.end(list)
 		b.close(message)
 	}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controller keeps the tables in step with the cluster: objects come in
+// from a source, and what they mean goes to the kernel, one transaction for all
+// that has come in since the last one.
+//
+// It opens no socket. The kernel is behind Dataplane, objects come from a
+// source.Source, and what a Service means is decided in package compile.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/kube-nft/kube-nft/controller/compile"
+	"github.com/kube-nft/kube-nft/controller/model"
+	"github.com/kube-nft/kube-nft/controller/source"
+	"github.com/kube-nft/kube-nft/nft"
+)
+
+// Dataplane is the kernel, as the controller needs it; nft/kernel.Conn is one.
+type Dataplane interface {
+	// Read returns what the table of the schema's family holds, or nft.ErrMissing,
+	// nft.ErrSchema or nft.ErrForeign.
+	Read(context.Context, *nft.Schema) (nft.Contents, error)
+	// Apply commits all changes in one transaction, or none of them.
+	Apply(context.Context, ...nft.Change) error
+	// Reset makes the table anew with these elements, in one transaction.
+	Reset(context.Context, *nft.Schema, []nft.Chain, iter.Seq[nft.Element]) error
+	// Watch reports changes of our tables by others until ctx ends.
+	Watch(context.Context, func(nft.Family)) error
+}
+
+// Config is what a Controller depends on.
+type Config struct {
+	// NodeName is the name of this node; endpoints on it are local.
+	NodeName string
+	// Options of the table of each family; a family without options has no table.
+	Options map[nft.Family]nft.Options
+	// NodePorts says on which of the node's addresses node ports are served.
+	NodePorts NodePorts
+	// NodeIPs are this node's addresses until, and unless, a Node object tells.
+	NodeIPs []netip.Addr
+	// BindAddress replaces the node's address of its family (kube-proxy's
+	// bindAddress); invalid is none.
+	BindAddress netip.Addr
+	// LocalAddrs lists the addresses of this host; needed for NodePorts.CIDRs.
+	LocalAddrs func() ([]netip.Addr, error)
+	Logger     *slog.Logger
+	// Committed is called after each successful pass with what it changed. Nil is
+	// nobody.
+	Committed func(Commit)
+}
+
+// Commit is what one pass did.
+type Commit struct {
+	Services  int           // Services that were looked at
+	Added     int           // elements
+	Deleted   int           // elements
+	Resync    bool          // the table was read and compared as a whole
+	Took      time.Duration // from the first look at the events to the kernel's answer
+	Batches   int           // transactions
+	Conflicts int
+}
+
+// Controller is the loop. The goroutine of Run owns everything in it but the
+// queue, which sources fill.
+type Controller struct {
+	config Config
+	log    *slog.Logger
+	kernel Dataplane
+	queue  *queue
+	state  *model.State
+	node   *model.Node
+	tables []*table
+	// conflicts that were reported, so that each is reported once.
+	conflicts map[compile.Conflict]bool
+}
+
+// table is one family's table: what it should be, and whether it needs comparing
+// with what it is.
+type table struct {
+	schema  *nft.Schema
+	desired *compile.Table
+	resync  bool
+	adopted bool
+}
+
+// New returns a Controller; Run starts it.
+func New(c Config, kernel Dataplane) *Controller {
+	ctl := &Controller{
+		config:    c,
+		log:       c.Logger,
+		kernel:    kernel,
+		queue:     newQueue(c.NodeName, c.Logger),
+		state:     model.NewState(),
+		conflicts: make(map[compile.Conflict]bool),
+	}
+	for _, f := range nft.Families {
+		if o, ok := c.Options[f]; ok {
+			ctl.tables = append(ctl.tables, &table{schema: nft.NewSchema(f, o), desired: compile.NewTable(f), resync: true})
+		}
+	}
+	return ctl
+}
+
+// Retries after an error wait this long, doubling.
+const (
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = 30 * time.Second
+)
+
+// Run keeps the tables in step with the source until ctx ends. Nothing is written
+// before the source has synced. When Run returns the tables stay as they are. It
+// returns an error if the source gives up, or if a table of our name is not ours.
+func (c *Controller) Run(ctx context.Context, src source.Source) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	sourceDone := make(chan error, 1)
+	go func() { sourceDone <- src.Run(ctx, c.queue) }()
+	drift := make(chan nft.Family, 16)
+	watching := false
+	var retry <-chan time.Time
+	delay := firstRetry
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-sourceDone:
+			if err != nil {
+				return fmt.Errorf("source: %w", err)
+			}
+			sourceDone = nil // it has said all that it will ever say
+			continue
+		case f := <-drift:
+			c.drifted(f)
+		case <-c.queue.wake:
+		case <-retry:
+		}
+		retry = nil
+		switch err := c.pass(ctx); {
+		case err == nil:
+			delay = firstRetry
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, nft.ErrForeign):
+			return err
+		default:
+			c.log.Error("commit failed, what is programmed stays; will retry", "err", err, "after", delay)
+			retry = time.After(delay)
+			delay = min(2*delay, lastRetry)
+		}
+		if !watching && c.ready() {
+			watching = true
+			go c.watch(ctx, drift)
+		}
+	}
+}
+
+// watch passes on changes by others. It starts only after everything is
+// programmed, because the kernel spends time on every listener.
+func (c *Controller) watch(ctx context.Context, drift chan<- nft.Family) {
+	report := func(f nft.Family) {
+		select {
+		case drift <- f:
+		default: // a full channel holds every family many times over
+		}
+	}
+	for ctx.Err() == nil {
+		// What happened before the subscription is found by comparing.
+		err := c.kernel.Watch(ctx, report)
+		if ctx.Err() != nil {
+			return
+		}
+		c.log.Error("watching the tables failed, will listen again", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+			for _, t := range c.tables {
+				report(t.schema.Family)
+			}
+		}
+	}
+}
+
+// drifted notes that somebody else changed a table.
+func (c *Controller) drifted(f nft.Family) {
+	for _, t := range c.tables {
+		if t.schema.Family == f && !t.resync {
+			t.resync = true
+			c.log.Warn("table was changed by somebody else, comparing it", "table", f.String()+" "+nft.TableName)
+		}
+	}
+}
+
+// ready reports whether every table is as it should be.
+func (c *Controller) ready() bool {
+	for _, t := range c.tables {
+		if t.resync {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"github.com/kube-nft/kube-nft/controller/source"
+	"github.com/kube-nft/kube-nft/nft"
+)
+
+// Desired is a table as it should be.
+type Desired struct {
+	Schema   *nft.Schema
+	Chains   []nft.Chain
+	Elements iter.Seq[nft.Element]
+}
+
+// ErrNotSynced says that a source ended before it had delivered everything.
+var ErrNotSynced = errors.New("the source ended before it had delivered everything")
+
+// Compile returns the tables that a Controller would keep for what a source says
+// now; it needs no kernel.
+func Compile(ctx context.Context, config Config, src source.Source) ([]Desired, error) {
+	c := New(config, nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- src.Run(ctx, c.queue) }()
+	select {
+	case <-c.queue.wake: // synced
+	case err := <-done:
+		if err != nil {
+			return nil, err
+		}
+	}
+	pending, synced := c.queue.take()
+	if !synced {
+		return nil, errors.Join(ErrNotSynced, ctx.Err())
+	}
+	c.merge(pending)
+	c.setNodeIPs()
+	var all []Desired
+	dirty := c.state.TakeDirty()
+	for _, t := range c.tables {
+		for _, name := range dirty {
+			c.compile(t.desired, name)
+		}
+		c.reportConflicts(t.desired.Settle())
+		t.schema.Sizes = nft.SizesFor(t.desired.Counts())
+		all = append(all, Desired{t.schema, t.desired.Chains(), t.desired.Sorted()})
+	}
+	return all, nil
+}

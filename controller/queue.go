@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"log/slog"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kube-nft/kube-nft/controller/model"
+)
+
+// queue is the Sink of the source: it reads objects into our own values in the
+// source's goroutine, and keeps the last word on each until the loop takes them
+// all. Ten changes of one object cost the loop as much as one.
+type queue struct {
+	nodeName string
+	log      *slog.Logger
+	// wake has room for one: whatever was queued, one look takes it all.
+	wake chan struct{}
+
+	mu      sync.Mutex
+	pending changes
+	synced  bool
+}
+
+// changes are objects as they are now; nil ones are gone.
+type changes struct {
+	services map[types.NamespacedName]*model.Service
+	slices   map[types.NamespacedName]*model.Slice
+	node     *model.Node
+}
+
+func newChanges() changes {
+	return changes{
+		services: make(map[types.NamespacedName]*model.Service),
+		slices:   make(map[types.NamespacedName]*model.Slice),
+	}
+}
+
+func newQueue(nodeName string, log *slog.Logger) *queue {
+	return &queue{nodeName: nodeName, log: log, wake: make(chan struct{}, 1), pending: newChanges()}
+}
+
+// take returns what has come in, and whether the source has synced.
+func (q *queue) take() (changes, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.pending
+	if len(c.services)+len(c.slices) > 0 || c.node != nil {
+		q.pending = newChanges()
+	}
+	return c, q.synced
+}
+
+// put changes what is pending and wakes the loop.
+func (q *queue) put(change func(*changes)) {
+	q.mu.Lock()
+	change(&q.pending)
+	synced := q.synced
+	q.mu.Unlock()
+	if synced {
+		q.signal()
+	}
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// SetService implements source.Sink.
+func (q *queue) SetService(in *corev1.Service) {
+	s, err := model.FromService(in)
+	if err != nil {
+		q.log.Warn("Service is invalid in part, that part is left out", "service", in.Namespace+"/"+in.Name, "err", err)
+	}
+	name := types.NamespacedName{Namespace: in.Namespace, Name: in.Name}
+	q.put(func(c *changes) { c.services[name] = s })
+}
+
+// DeleteService implements source.Sink.
+func (q *queue) DeleteService(name types.NamespacedName) {
+	q.put(func(c *changes) { c.services[name] = nil })
+}
+
+// SetSlice implements source.Sink.
+func (q *queue) SetSlice(in *discoveryv1.EndpointSlice) {
+	s, err := model.FromSlice(in, q.nodeName)
+	if err != nil {
+		q.log.Warn("EndpointSlice is invalid in part, that part is left out", "slice", in.Namespace+"/"+in.Name, "err", err)
+	}
+	name := types.NamespacedName{Namespace: in.Namespace, Name: in.Name}
+	q.put(func(c *changes) { c.slices[name] = s })
+}
+
+// DeleteSlice implements source.Sink.
+func (q *queue) DeleteSlice(name types.NamespacedName) {
+	q.put(func(c *changes) { c.slices[name] = nil })
+}
+
+// SetNode implements source.Sink.
+func (q *queue) SetNode(n *corev1.Node) {
+	node := model.FromNode(n)
+	q.put(func(c *changes) { c.node = &node })
+}
+
+// Synced implements source.Sink.
+func (q *queue) Synced() {
+	q.mu.Lock()
+	q.synced = true
+	q.mu.Unlock()
+	q.signal()
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kube-nft/kube-nft/controller/model"
+	"github.com/kube-nft/kube-nft/nft"
+)
+
+// maxBatch bounds the elements of one transaction where order allows several:
+// the kernel holds its nftables lock for 20 to 100 ms for as many.
+const maxBatch = 20_000
+
+// resyncAll compares tables with what they should be and commits the difference.
+// Start, drift and retry are this one path: adopting a table at start is the
+// first comparison.
+func (c *Controller) resyncAll(ctx context.Context, done *Commit) error {
+	done.Resync = true
+	dirty := c.state.TakeDirty()
+	done.Services += len(dirty)
+	for _, t := range c.tables {
+		if err := c.resync(ctx, t, dirty, done); err != nil {
+			// The other tables have not seen these Services yet.
+			for _, other := range c.tables {
+				other.resync = true
+			}
+			c.state.MarkDirty(dirty)
+			return fmt.Errorf("table %s %s: %w", t.schema.Family, nft.TableName, err)
+		}
+	}
+	return nil
+}
+
+func (c *Controller) resync(ctx context.Context, t *table, dirty []types.NamespacedName, done *Commit) error {
+	have, err := nft.Contents{}, error(nil)
+	if t.resync {
+		have, err = c.kernel.Read(ctx, t.schema)
+	}
+	switch {
+	case errors.Is(err, nft.ErrMissing), errors.Is(err, nft.ErrSchema):
+	case err != nil:
+		return fmt.Errorf("read: %w", err)
+	}
+	if !t.adopted {
+		t.desired.Adopt(have)
+		c.setNodeIPs()
+	}
+	for _, name := range dirty {
+		c.compile(t.desired, name)
+	}
+	t.desired.AdoptDone()
+	if !t.resync {
+		return nil // the next commitDirty takes its delta
+	}
+	c.reportConflicts(t.desired.Settle())
+	counts := t.desired.Counts()
+	switch {
+	case errors.Is(err, nft.ErrMissing):
+		if t.adopted {
+			c.log.Warn("table is gone, making it anew", "table", t.schema.Family.String()+" "+nft.TableName)
+		}
+		err = c.create(ctx, t, done)
+	case err != nil:
+		c.log.Warn("replacing the table", "reason", err)
+		err = c.grow(ctx, t, done)
+	case !have.Sizes.Hold(counts):
+		err = c.grow(ctx, t, done)
+	default:
+		t.schema.Sizes = have.Sizes
+		if err = c.converge(ctx, t, have, done); err == errNoRoom {
+			err = c.grow(ctx, t, done)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	t.resync, t.adopted = false, true
+	return nil
+}
+
+// grow makes a table anew as a whole, in one transaction: there is not a moment
+// without rules, but the counters start again. It serves when a set is too small
+// and when a table's constant part is not what it should be.
+func (c *Controller) grow(ctx context.Context, t *table, done *Commit) error {
+	start := time.Now()
+	t.schema.Sizes = nft.SizesFor(t.desired.Counts())
+	chains := c.spareChains(t)
+	if err := c.kernel.Reset(ctx, t.schema, chains, t.desired.All()); err != nil {
+		return fmt.Errorf("replace: %w", err)
+	}
+	t.desired.SetChains(chains)
+	done.Batches++
+	done.Added += total(t.desired.Counts())
+	c.log.Info("table replaced", "table", t.schema.Family.String()+" "+nft.TableName,
+		"elements", total(t.desired.Counts()), "duration", time.Since(start))
+	return nil
+}
+
+// create makes a table that is not there, in bounded transactions: what the
+// cluster needs to start first, and what refuses packets last.
+func (c *Controller) create(ctx context.Context, t *table, done *Commit) error {
+	t.schema.Sizes = nft.SizesFor(t.desired.Counts())
+	chains := c.spareChains(t)
+	if err := c.kernel.Reset(ctx, t.schema, chains, func(func(nft.Element) bool) {}); err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	done.Batches++
+	var have nft.Contents
+	for _, chain := range chains {
+		have.PutChain(chain)
+	}
+	return c.converge(ctx, t, have, done)
+}
+
+// errNoRoom says that a set would have to hold more than it can, because what is
+// to go is deleted after what is to come is added.
+var errNoRoom = errors.New("no room for old and new elements")
+
+// converge commits the difference between what a table holds and what it should
+// hold, in bounded transactions, each of them with whole Services.
+func (c *Controller) converge(ctx context.Context, t *table, have nft.Contents, done *Commit) error {
+	chains := make([]nft.Chain, 0, len(have.Chains))
+	for chain := range have.Chains {
+		chains = append(chains, chain)
+	}
+	held := have.Counts()
+	diff := nft.NewDiff(have)
+	for _, chain := range t.desired.Chains() {
+		diff.WantChain(chain)
+	}
+	t.desired.SetChains(append(chains, diff.Delta.Chains...))
+	flush := func() error {
+		if diff.Delta.Empty() {
+			return nil
+		}
+		if diff.Delta.Count(&held); !t.schema.Sizes.Hold(held) {
+			return errNoRoom
+		}
+		err := c.apply(ctx, done, nft.Change{Schema: t.schema, Delta: diff.Delta})
+		diff.Next()
+		return err
+	}
+	var last []nft.Element // what refuses packets
+	for i, name := range c.ordered(t) {
+		for e := range t.desired.Elements(name) {
+			if refuses(e.Set) {
+				last = append(last, e)
+			} else {
+				diff.Want(e)
+			}
+		}
+		if diff.Delta.Size() >= maxBatch || i == priorityServices {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	for e := range t.desired.Shared() {
+		if refuses(e.Set) {
+			last = append(last, e)
+		} else {
+			diff.Want(e)
+		}
+	}
+	for _, e := range last {
+		diff.Want(e)
+	}
+	diff.Rest()
+	return flush()
+}
+
+func refuses(s nft.Set) bool {
+	return s == nft.NoEndpoints || s == nft.NoEndpointsNodePorts || s == nft.ClusterIPs
+}
+
+// priorityServices bounds how many Services are committed ahead of all others.
+const priorityServices = 16
+
+// ordered lists the Services of a table: those that a starting cluster waits for
+// first, then by age of need nobody knows, so by name.
+func (c *Controller) ordered(t *table) []types.NamespacedName {
+	names := slices.Collect(t.desired.Names())
+	slices.SortFunc(names, func(a, b types.NamespacedName) int {
+		return cmp.Or(cmp.Compare(c.priority(a), c.priority(b)), model.CompareNames(a, b))
+	})
+	return names
+}
+
+// priority puts the API server first, which the CNI plugin of a new node waits
+// for, then cluster DNS, known by its port in kube-system.
+func (c *Controller) priority(name types.NamespacedName) int {
+	if name.Namespace == "default" && name.Name == "kubernetes" {
+		return 0
+	}
+	if name.Namespace == "kube-system" {
+		if s := c.state.Service(name); s != nil {
+			for _, p := range s.Ports {
+				if p.Port == 53 {
+					return 1
+				}
+			}
+		}
+	}
+	return 2
+}
+
+// manyEndpoints is from how many endpoint elements on it is worth making chains
+// in advance.
+const manyEndpoints = 20_000
+
+// spareChains lists the chains to make with a table: those in use, and in a large
+// table also those that Services may need soon. While the table is empty they cost
+// nothing; later the kernel walks all endpoints for each of them, about 0.1 µs an
+// element (nf_tables_api.c, nf_tables_bind_set).
+func (c *Controller) spareChains(t *table) []nft.Chain {
+	used := t.desired.Chains()
+	counts := t.desired.Counts()
+	if counts[nft.Endpoints]+counts[nft.NodePortEndpoints] < manyEndpoints {
+		return used
+	}
+	largest := make(map[nft.ChainKind]uint32)
+	for _, chain := range used {
+		largest[chain.Kind] = max(largest[chain.Kind], chain.N)
+	}
+	var all []nft.Chain
+	for kind, n := range largest {
+		for i := 1; i <= int(2*n); i++ {
+			chain := nft.Chain{Kind: kind, N: nft.Modulus(i)}
+			if !chain.Constant() && (len(all) == 0 || all[len(all)-1] != chain) {
+				all = append(all, chain)
+			}
+		}
+	}
+	slices.SortFunc(all, nft.Chain.Compare)
+	return all
+}
+
+func total(counts nft.Counts) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kube-nft/kube-nft/controller/compile"
+	"github.com/kube-nft/kube-nft/controller/model"
+	"github.com/kube-nft/kube-nft/nft"
+)
+
+// pass takes all that has come in, compiles the Services that it may affect, and
+// commits the difference in one transaction. A table that may not be what it was
+// left as is read and compared instead. After an error every table is: what the
+// kernel has is then asked, not assumed.
+func (c *Controller) pass(ctx context.Context) error {
+	start := time.Now()
+	pending, synced := c.queue.take()
+	c.merge(pending)
+	if !synced {
+		return nil
+	}
+	done := Commit{}
+	if !c.ready() {
+		if err := c.resyncAll(ctx, &done); err != nil {
+			return err
+		}
+	}
+	if err := c.commitDirty(ctx, &done); err != nil {
+		for _, t := range c.tables {
+			t.resync = true
+		}
+		return err
+	}
+	c.report(start, done)
+	return nil
+}
+
+// merge brings what has come in into the state.
+func (c *Controller) merge(in changes) {
+	for name, s := range in.services {
+		if s == nil {
+			c.state.DeleteService(name)
+		} else {
+			c.state.SetService(s)
+		}
+	}
+	for name, s := range in.slices {
+		if s == nil {
+			c.state.DeleteSlice(name)
+		} else {
+			c.state.SetSlice(s)
+		}
+	}
+	if in.node != nil {
+		c.node = in.node
+		c.setNodeIPs()
+	}
+}
+
+// setNodeIPs tells the tables on which addresses node ports are served.
+func (c *Controller) setNodeIPs() {
+	var node model.Node
+	if c.node != nil {
+		node = *c.node
+	} else {
+		for _, a := range c.config.NodeIPs {
+			node.Addrs[model.FamilyOf(a)] = a
+		}
+	}
+	if a := c.config.BindAddress; a.IsValid() && !a.IsUnspecified() {
+		node.Addrs[model.FamilyOf(a)] = a
+	}
+	var local []netip.Addr
+	if len(c.config.NodePorts.CIDRs) > 0 {
+		var err error
+		if local, err = c.config.LocalAddrs(); err != nil {
+			c.log.Error("cannot list this host's addresses, node ports stay where they were", "err", err)
+			return
+		}
+	}
+	for _, t := range c.tables {
+		if !c.config.NodePorts.All(t.schema.Family) {
+			t.desired.SetNodeIPs(c.config.NodePorts.Addrs(&node, local))
+		}
+	}
+}
+
+// commitDirty commits what changed since the last pass.
+func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
+	names := c.state.TakeDirty()
+	done.Services += len(names)
+	var all []nft.Change
+	for _, t := range c.tables {
+		for _, name := range names {
+			c.compile(t.desired, name)
+		}
+		delta, conflicts := t.desired.TakeDelta()
+		c.reportConflicts(conflicts)
+		done.Conflicts += len(conflicts)
+		if !delta.Empty() {
+			all = append(all, nft.Change{Schema: t.schema, Delta: delta})
+		}
+	}
+	for _, t := range c.tables {
+		if !t.schema.Sizes.Hold(t.desired.Counts()) {
+			return c.grow(ctx, t, done)
+		}
+	}
+	return c.apply(ctx, done, all...)
+}
+
+// compile brings one Service into a table.
+func (c *Controller) compile(t *compile.Table, name types.NamespacedName) {
+	s := c.state.Service(name)
+	if s == nil {
+		t.Delete(name)
+		return
+	}
+	t.Set(s, func(p *model.ServicePort) model.Selection {
+		return model.Select(c.state.Endpoints(name, p, t.Model()))
+	})
+}
+
+func (c *Controller) apply(ctx context.Context, done *Commit, all ...nft.Change) error {
+	if len(all) == 0 {
+		return nil
+	}
+	if err := c.kernel.Apply(ctx, all...); err != nil {
+		return fmt.Errorf("apply: %w", err)
+	}
+	done.Batches++
+	for _, change := range all {
+		done.Added += len(change.Delta.Add)
+		done.Deleted += len(change.Delta.Delete)
+	}
+	return nil
+}
+
+func (c *Controller) report(start time.Time, done Commit) {
+	done.Took = time.Since(start)
+	if done.Batches > 0 {
+		c.log.Debug("committed", "services", done.Services, "added", done.Added, "deleted", done.Deleted,
+			"batches", done.Batches, "duration", done.Took)
+	}
+	if c.config.Committed != nil {
+		c.config.Committed(done)
+	}
+}
+
+func (c *Controller) reportConflicts(conflicts []compile.Conflict) {
+	for _, conflict := range conflicts {
+		if c.conflicts[conflict] {
+			continue
+		}
+		c.conflicts[conflict] = true
+		c.log.Warn("two Services claim the same frontend, the other one has it", "frontend", conflict.Frontend.String(),
+			"service", conflict.Loser, "winner", conflict.Winner, "as", conflict.Kind.String())
+	}
+}
