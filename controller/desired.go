@@ -29,18 +29,23 @@ func Compile(ctx context.Context, config Config, src source.Source) ([]Desired, 
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- src.Run(ctx, c.queue) }()
-	select {
-	case <-c.queue.wake: // synced
-	case err := <-done:
-		if err != nil {
-			return nil, err
+	for synced := false; !synced; {
+		select {
+		case <-c.queue.wake:
+		case err := <-done:
+			if err != nil {
+				return nil, err
+			}
+			done = nil
+			c.queue.signal()
+		}
+		var pending changes
+		pending, synced = c.queue.take()
+		c.merge(pending)
+		if !synced && done == nil {
+			return nil, errors.Join(ErrNotSynced, ctx.Err())
 		}
 	}
-	pending, synced := c.queue.take()
-	if !synced {
-		return nil, errors.Join(ErrNotSynced, ctx.Err())
-	}
-	c.merge(pending)
 	c.setNodeIPs()
 	var all []Desired
 	dirty := c.state.TakeDirty()

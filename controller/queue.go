@@ -60,11 +60,8 @@ func (q *queue) take() (changes, bool) {
 func (q *queue) put(change func(*changes)) {
 	q.mu.Lock()
 	change(&q.pending)
-	synced := q.synced
 	q.mu.Unlock()
-	if synced {
-		q.signal()
-	}
+	q.signal()
 }
 
 func (q *queue) signal() {

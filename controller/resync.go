@@ -3,7 +3,6 @@
 package controller
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,6 +53,7 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []types.Namespa
 		t.desired.Adopt(have)
 		c.setNodeIPs()
 	}
+	t.desired.Reserve(len(dirty))
 	for _, name := range dirty {
 		c.compile(t.desired, name)
 	}
@@ -150,7 +150,8 @@ func (c *Controller) converge(ctx context.Context, t *table, have nft.Contents, 
 		return err
 	}
 	var last []nft.Element // what refuses packets
-	for i, name := range c.ordered(t) {
+	names, urgent := c.ordered(t)
+	for i, name := range names {
 		for e := range t.desired.Elements(name) {
 			if refuses(e.Set) {
 				last = append(last, e)
@@ -158,7 +159,7 @@ func (c *Controller) converge(ctx context.Context, t *table, have nft.Contents, 
 				diff.Want(e)
 			}
 		}
-		if diff.Delta.Size() >= maxBatch || i == priorityServices {
+		if diff.Delta.Size() >= maxBatch || i+1 == urgent {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -182,35 +183,30 @@ func refuses(s nft.Set) bool {
 	return s == nft.NoEndpoints || s == nft.NoEndpointsNodePorts || s == nft.ClusterIPs
 }
 
-// priorityServices bounds how many Services are committed ahead of all others.
-const priorityServices = 16
-
-// ordered lists the Services of a table: those that a starting cluster waits for
-// first, then by age of need nobody knows, so by name.
-func (c *Controller) ordered(t *table) []types.NamespacedName {
-	names := slices.Collect(t.desired.Names())
-	slices.SortFunc(names, func(a, b types.NamespacedName) int {
-		return cmp.Or(cmp.Compare(c.priority(a), c.priority(b)), model.CompareNames(a, b))
-	})
-	return names
-}
-
-// priority puts the API server first, which the CNI plugin of a new node waits
-// for, then cluster DNS, known by its port in kube-system.
-func (c *Controller) priority(name types.NamespacedName) int {
-	if name.Namespace == "default" && name.Name == "kubernetes" {
-		return 0
-	}
-	if name.Namespace == "kube-system" {
-		if s := c.state.Service(name); s != nil {
-			for _, p := range s.Ports {
-				if p.Port == 53 {
-					return 1
-				}
-			}
+// ordered lists the Services of a table: first those that a starting cluster
+// waits for, and how many they are, then the others in no order.
+func (c *Controller) ordered(t *table) (names []types.NamespacedName, urgent int) {
+	var first, rest []types.NamespacedName
+	for name := range t.desired.Names() {
+		if c.urgent(name) {
+			first = append(first, name)
+		} else {
+			rest = append(rest, name)
 		}
 	}
-	return 2
+	slices.SortFunc(first, model.CompareNames)
+	return append(first, rest...), len(first)
+}
+
+// urgent reports whether others wait for a Service: the API server, without which
+// the network plugin of a new node does not start, and cluster DNS, known by its
+// port in kube-system.
+func (c *Controller) urgent(name types.NamespacedName) bool {
+	if name.Namespace != "kube-system" {
+		return name.Namespace == "default" && name.Name == "kubernetes"
+	}
+	s := c.state.Service(name)
+	return s != nil && slices.ContainsFunc(s.Ports, func(p model.ServicePort) bool { return p.Port == 53 })
 }
 
 // manyEndpoints is from how many endpoint elements on it is worth making chains

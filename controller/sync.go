@@ -15,8 +15,8 @@ import (
 	"github.com/kube-nft/kube-nft/nft"
 )
 
-// pass takes all that has come in, compiles the Services that it may affect, and
-// commits the difference in one transaction. A table that may not be what it was
+// pass takes all that has come in and, once the source has synced, compiles the
+// Services that it may affect and commits the difference in one transaction. A table that may not be what it was
 // left as is read and compared instead. After an error every table is: what the
 // kernel has is then asked, not assumed.
 func (c *Controller) pass(ctx context.Context) error {

@@ -33,8 +33,8 @@ type claims struct {
 	losers  map[Frontend][]claim
 }
 
-func newClaims() claims {
-	return claims{make(map[Frontend]claim), make(map[Frontend][]claim)}
+func newClaims(n int) claims {
+	return claims{make(map[Frontend]claim, n), make(map[Frontend][]claim)}
 }
 
 func (c *claims) add(f Frontend, n claim) {

@@ -113,13 +113,13 @@ func (p program) elements(f Frontend, yield func(nft.Element) bool) bool {
 	return !ok || yield(v)
 }
 
-// count adds the program's elements, by times over, to a number of elements.
-func (p program) count(n *nft.Counts, f Frontend, by int) {
+// count adds the program's elements to a number of elements.
+func (p program) count(n *nft.Counts, f Frontend) {
 	if v, ok := p.verdict(f); ok {
-		n[v.Set] += by
+		n[v.Set]++
 	}
 	if len(p.slots) > 0 {
-		n[p.slot(f, 0).Set] += by * len(p.slots)
+		n[p.slot(f, 0).Set] += len(p.slots)
 	}
 }
 

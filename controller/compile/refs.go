@@ -15,11 +15,11 @@ import (
 type refs struct {
 	set   nft.Set
 	count map[netip.Addr]int
-	was   map[netip.Addr]bool // whether it was there before the last changes
+	was   map[netip.Addr]bool // whether it was there before the last changes; nil before settle
 }
 
 func newRefs(set nft.Set) refs {
-	return refs{set, make(map[netip.Addr]int), make(map[netip.Addr]bool)}
+	return refs{set: set, count: make(map[netip.Addr]int)}
 }
 
 func (r *refs) add(a netip.Addr) { r.change(a, 1) }
@@ -31,7 +31,7 @@ func (r *refs) change(a netip.Addr, by int) {
 		return
 	}
 	n := r.count[a]
-	if _, seen := r.was[a]; !seen {
+	if _, seen := r.was[a]; !seen && r.was != nil {
 		r.was[a] = n > 0
 	}
 	if n += by; n == 0 {

@@ -31,7 +31,7 @@ type Table struct {
 	nodeIPs    map[netip.Addr]struct{}
 	chains     map[nft.Chain]struct{} // those that the kernel has or is about to have
 	counts     nft.Counts
-	before     map[Frontend]program // what changed since the last delta
+	before     map[Frontend]program // what changed since the last delta; nil before the first Settle
 	seed       nft.Contents         // where slots are taken from at first
 	delta      nft.Delta            // changes of what is not behind a frontend
 }
@@ -56,18 +56,18 @@ type port struct {
 	frontends []bound
 }
 
-// NewTable returns the desired contents of a family's table, empty.
+// NewTable returns the desired contents of a family's table, empty. Until Settle
+// is called for the first time changes are not recorded, only what they lead to.
 func NewTable(f nft.Family) *Table {
 	t := &Table{
 		family:     f,
 		model:      model.IPv4,
 		services:   make(map[types.NamespacedName]*service),
-		claims:     newClaims(),
+		claims:     newClaims(0),
 		clusterIPs: newRefs(nft.ClusterIPs),
 		hairpins:   newRefs(nft.LoopBack),
 		nodeIPs:    make(map[netip.Addr]struct{}),
 		chains:     make(map[nft.Chain]struct{}),
-		before:     make(map[Frontend]program),
 	}
 	if f == nft.IPv6 {
 		t.model = model.IPv6
@@ -230,9 +230,18 @@ func (t *Table) current(f Frontend) program {
 	return program{c.kind, c.port.slots, c.port.comment}
 }
 
+// Reserve makes room for as many Services, if the table is empty.
+func (t *Table) Reserve(services int) {
+	if len(t.services) == 0 {
+		t.services = make(map[types.NamespacedName]*service, services)
+		t.claims = newClaims(services)
+		t.clusterIPs.count = make(map[netip.Addr]int, services)
+	}
+}
+
 // touch remembers what a frontend was before the first change.
 func (t *Table) touch(f Frontend) {
-	if _, seen := t.before[f]; !seen {
+	if _, seen := t.before[f]; !seen && t.before != nil {
 		t.before[f] = t.current(f)
 	}
 }
@@ -259,21 +268,25 @@ func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
 }
 
 // Settle forgets what changed since the last delta, for a caller that compares
-// the whole table anyway. It returns the conflicts over the frontends that changed.
+// the whole table anyway. It returns all conflicts.
 func (t *Table) Settle() []Conflict {
-	var conflicts []Conflict
-	for f, before := range t.before {
-		before.count(&t.counts, f, -1)
-		t.current(f).count(&t.counts, f, 1)
-		conflicts = append(conflicts, t.claims.of(f)...)
-	}
 	t.before = make(map[Frontend]program)
 	t.delta = nft.Delta{}
 	t.clusterIPs.settle()
 	t.hairpins.settle()
-	t.counts[nft.ClusterIPs] = len(t.clusterIPs.count)
-	t.counts[nft.LoopBack] = len(t.hairpins.count)
-	t.counts[nft.NodeIPs] = len(t.nodeIPs)
+	t.counts = nft.Counts{
+		nft.ClusterIPs: len(t.clusterIPs.count),
+		nft.LoopBack:   len(t.hairpins.count),
+		nft.NodeIPs:    len(t.nodeIPs),
+	}
+	for f := range t.claims.winners {
+		t.current(f).count(&t.counts, f)
+	}
+	var conflicts []Conflict
+	for f := range t.claims.losers {
+		conflicts = append(conflicts, t.claims.of(f)...)
+	}
+	slices.SortFunc(conflicts, func(a, b Conflict) int { return compareFrontends(a.Frontend, b.Frontend) })
 	return conflicts
 }
 

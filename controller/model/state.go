@@ -94,7 +94,7 @@ func (s *State) Names() []types.NamespacedName {
 }
 
 // TakeDirty lists the Services that changes may have affected since the last
-// call, sorted; some may not exist any more.
+// call, in no order; some may not exist any more.
 func (s *State) TakeDirty() []types.NamespacedName {
 	if len(s.dirty) == 0 {
 		return nil
@@ -103,8 +103,7 @@ func (s *State) TakeDirty() []types.NamespacedName {
 	for name := range s.dirty {
 		names = append(names, name)
 	}
-	clear(s.dirty)
-	slices.SortFunc(names, CompareNames)
+	s.dirty = make(map[types.NamespacedName]struct{}) // clearing would keep its size
 	return names
 }
 

@@ -28,19 +28,53 @@ func (c *Conn) Apply(ctx context.Context, changes ...nft.Change) error {
 	c.drain()
 	counters := make([]counterOf, len(changes))
 	for i, change := range changes {
-		d := change.Delta
 		var err error
-		if counters[i], err = c.replacedCounters(change.Schema, d); err != nil {
+		if counters[i], err = c.replacedCounters(change.Schema, change.Delta); err != nil {
 			return err
 		}
 	}
-	c.batch.reset(nft.TableName)
-	for i, change := range changes {
-		if err := c.batch.delta(change.Schema, change.Delta, counters[i]); err != nil {
-			return err
-		}
+	if err := c.batch.changes(changes, counters); err != nil {
+		return err
 	}
 	return c.commit()
+}
+
+// Prepared is a transaction that only needs to be sent: the floor that the time
+// of everything before it is measured against.
+type Prepared struct {
+	conn  *Conn
+	batch batch
+}
+
+// Prepare encodes changes without sending them; counters start from zero.
+func (c *Conn) Prepare(changes ...nft.Change) (*Prepared, error) {
+	p := &Prepared{conn: c}
+	err := p.batch.changes(changes, make([]counterOf, len(changes)))
+	p.batch.commit()
+	return p, err
+}
+
+// Commit sends the transaction and waits for the kernel's answer.
+func (p *Prepared) Commit() error {
+	p.conn.mu.Lock()
+	defer p.conn.mu.Unlock()
+	p.conn.batch, p.batch = p.batch, p.conn.batch
+	defer func() { p.conn.batch, p.batch = p.batch, p.conn.batch }()
+	if err := p.conn.send(); err != nil {
+		return err
+	}
+	return p.conn.answers()
+}
+
+// changes builds a whole transaction but for its end.
+func (b *batch) changes(changes []nft.Change, counters []counterOf) error {
+	b.reset(nft.TableName)
+	for i, change := range changes {
+		if err := b.delta(change.Schema, change.Delta, counters[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // delta appends one table's changes. Nothing depends on their order but the

@@ -1,0 +1,46 @@
+# Everything here does its own set-up; `make demo` and `make test` want root.
+SHELL := /bin/bash
+export CGO_ENABLED ?= 0
+GO ?= go
+# Packages whose tests need a real kube-apiserver, which takes minutes to build.
+CLUSTER := ./tests/apiserver/... ./tests/cluster/...
+TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster)
+
+.PHONY: build demo test test-cluster race bench lint update image tools clean
+
+build: ## bin/kube-nft, static
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
+
+tools: ## what tests and demo call beside Go: ip and nft
+	@command -v ip >/dev/null && command -v nft >/dev/null || { apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends iproute2 nftables; }
+
+demo: build tools ## the main job, shown in a terminal
+	bin/kube-nft demo
+
+test: tools ## unit, kernel and end-to-end packet tests
+	$(GO) test $(TESTFLAGS) $(TESTED)
+
+test-cluster: tools ## against a real kube-apiserver, built on first use
+	$(GO) test -timeout 30m $(TESTFLAGS) $(CLUSTER)
+
+race: tools ## the packages with goroutines under the race detector; wants gcc
+	CGO_ENABLED=1 $(GO) test -race -short ./nft/... ./controller/... ./tests/netlab/
+
+bench: build tools ## times beside the raw netlink floor, in a namespace of its own
+	bin/kube-nft bench
+
+lint: ## gofmt, vet, staticcheck, a tidy go.mod
+	@test -z "$$(gofmt -l .)" || { gofmt -d . ; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+
+update: ## rewrite the golden files
+	$(GO) test ./nft/kernel -update
+
+image: ## a container image with nothing but the binary
+	docker build -t kube-nft .
+
+clean:
+	rm -rf bin
