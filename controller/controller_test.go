@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"iter"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/kube-nft/kube-nft/controller/model"
+	"github.com/kube-nft/kube-nft/controller/source"
+	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/tests/netlab"
+)
+
+// fake is a Dataplane whose calls fail as told; what it holds is kept as the
+// kernel would. It stands in for errors and order only.
+type fake struct {
+	mu    sync.Mutex
+	table nft.Contents
+	made  bool
+	fail  []error // of the next calls, one each
+	calls []string
+	drift chan nft.Family
+}
+
+func newFake() *fake { return &fake{drift: make(chan nft.Family, 1)} }
+
+func (f *fake) call(name string) error {
+	f.calls = append(f.calls, name)
+	if len(f.fail) == 0 {
+		return nil
+	}
+	err := f.fail[0]
+	f.fail = f.fail[1:]
+	return err
+}
+
+func (f *fake) Read(context.Context, *nft.Schema) (nft.Contents, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.call("read"); err != nil {
+		return nft.Contents{}, err
+	}
+	if !f.made {
+		return nft.Contents{}, nft.ErrMissing
+	}
+	var c nft.Contents
+	for _, e := range f.table.Sorted() {
+		c.Put(e)
+	}
+	c.Sizes = nft.SizesFor(c.Counts())
+	return c, nil
+}
+
+func (f *fake) Apply(_ context.Context, changes ...nft.Change) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.call("apply"); err != nil {
+		return err
+	}
+	for _, e := range changes[0].Delta.Delete {
+		delete(f.table.Elements[e.Set], e.Key)
+	}
+	for _, e := range changes[0].Delta.Add {
+		f.table.Put(e)
+	}
+	return nil
+}
+
+func (f *fake) Reset(_ context.Context, _ *nft.Schema, _ []nft.Chain, elements iter.Seq[nft.Element]) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.call("reset"); err != nil {
+		return err
+	}
+	f.made, f.table = true, nft.Contents{}
+	for e := range elements {
+		f.table.Put(e)
+	}
+	return nil
+}
+
+func (f *fake) Watch(ctx context.Context, changed func(nft.Family)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case family := <-f.drift:
+			changed(family)
+		}
+	}
+}
+
+// started runs a controller over a fake; send delivers what a source says.
+func started(t *testing.T, f *fake) (c *Controller, log *bytes.Buffer, stop func() error) {
+	t.Helper()
+	log = &bytes.Buffer{}
+	config := testConfig()
+	delete(config.Options, nft.IPv6)
+	config.Logger = slog.New(slog.NewTextHandler(&lockedWriter{w: log}, nil))
+	c = New(config, f)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx, silent{}) }()
+	var once sync.Once
+	var err error
+	stop = func() error {
+		once.Do(func() { cancel(); err = <-done })
+		return err
+	}
+	t.Cleanup(func() { stop() })
+	return c, log, stop
+}
+
+type lockedWriter struct {
+	mu sync.Mutex
+	w  *bytes.Buffer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+// silent is a source that says nothing by itself.
+type silent struct{}
+
+func (silent) Run(ctx context.Context, _ source.Sink) error { <-ctx.Done(); return nil }
+
+func (f *fake) facts() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return facts(f.table)
+}
+
+func (f *fake) has(text string) error {
+	for _, line := range f.facts() {
+		if strings.Contains(line, text) {
+			return nil
+		}
+	}
+	return errors.New("the table lacks " + text)
+}
+
+var oneService = &source.Synthetic{Services: 3, Endpoints: 2}
+
+func deliver(sink source.Sink, i int) {
+	sink.SetService(oneService.Service(i))
+	for _, s := range oneService.Slices(i) {
+		sink.SetSlice(s)
+	}
+}
+
+func eventually(t *testing.T, f func() error) {
+	t.Helper()
+	if err := netlab.Poll(5*time.Second, f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNothingBeforeSynced: what is known so far is not written.
+func TestNothingBeforeSynced(t *testing.T) {
+	f := newFake()
+	c, _, stop := started(t, f)
+	deliver(c.queue, 0)
+	deliver(c.queue, 1)
+	eventually(t, func() error {
+		c.queue.mu.Lock()
+		defer c.queue.mu.Unlock()
+		if len(c.queue.pending.services) > 0 {
+			return errors.New("the loop has not looked yet")
+		}
+		return nil
+	})
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.calls) != 0 {
+		t.Errorf("the kernel was called: %v", f.calls)
+	}
+}
+
+// TestFailedCommit: state advances only with the kernel. What failed is found
+// again by comparing, and nothing that was programmed is lost meanwhile.
+func TestFailedCommit(t *testing.T) {
+	f := newFake()
+	c, log, stop := started(t, f)
+	deliver(c.queue, 0)
+	c.queue.Synced()
+	eventually(t, func() error { return f.has("default/kubernetes") })
+	f.mu.Lock()
+	f.fail = []error{errors.New("no buffer space"), errors.New("still none"), nil}
+	f.mu.Unlock()
+	deliver(c.queue, 1)
+	eventually(t, func() error { return f.has("kube-system/kube-dns") })
+	if err := f.has("default/kubernetes"); err != nil {
+		t.Error(err)
+	}
+	c.queue.DeleteService(oneService.ServiceName(1))
+	eventually(t, func() error {
+		if f.has("kube-dns") == nil {
+			return errors.New("kube-dns is still there")
+		}
+		return nil
+	})
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "no buffer space"); n != 1 {
+		t.Errorf("the error was logged %d times:\n%s", n, log)
+	}
+}
+
+// TestDrift: what others change is put right, and said.
+func TestDrift(t *testing.T) {
+	f := newFake()
+	c, log, stop := started(t, f)
+	deliver(c.queue, 0)
+	c.queue.Synced()
+	eventually(t, func() error { return f.has("default/kubernetes") })
+	want := f.facts()
+	f.mu.Lock()
+	f.table.Elements[nft.Services] = nil
+	f.table.Put(nft.Element{Set: nft.NodeIPs, Key: nft.Key{Addr: netip.MustParseAddr("192.0.2.66")}})
+	f.mu.Unlock()
+	f.drift <- nft.IPv4
+	eventually(t, func() error {
+		if !slices.Equal(want, f.facts()) {
+			return errors.New("not repaired")
+		}
+		return nil
+	})
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(log.String(), "changed by somebody else") {
+		t.Errorf("nothing was said:\n%s", log)
+	}
+}
+
+// TestForeignTable: a table that is not ours ends the process, untouched.
+func TestForeignTable(t *testing.T) {
+	f := newFake()
+	f.fail = []error{nft.ErrForeign}
+	config := testConfig()
+	delete(config.Options, nft.IPv6)
+	c := New(config, f)
+	c.queue.Synced()
+	if err := c.Run(context.Background(), silent{}); !errors.Is(err, nft.ErrForeign) {
+		t.Errorf("Run: %v", err)
+	}
+	if !slices.Equal(f.calls, []string{"read"}) {
+		t.Errorf("calls: %v", f.calls)
+	}
+}
+
+// TestColdOrder: what a cluster waits for comes first, refusals last.
+func TestColdOrder(t *testing.T) {
+	f := newFake()
+	var seen []nft.Element
+	config := testConfig()
+	delete(config.Options, nft.IPv6)
+	c := New(config, &spy{fake: f, seen: &seen})
+	load := &source.Synthetic{Services: 3000, Endpoints: 10}
+	for i := range load.Services {
+		c.queue.SetService(load.Service(i))
+		if i != 5 {
+			for _, s := range load.Slices(i) {
+				c.queue.SetSlice(s)
+			}
+		}
+	}
+	c.queue.Synced()
+	if err := c.pass(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	first := map[nft.Set]int{}
+	for i, e := range seen {
+		if _, ok := first[e.Set]; !ok {
+			first[e.Set] = i
+		}
+		urgent := e.Value.Comment == "" || strings.HasPrefix(e.Value.Comment, "default/kubernetes") || strings.HasPrefix(e.Value.Comment, "kube-system/kube-dns")
+		if i < 40 && !urgent {
+			t.Errorf("element %d is %v", i, e)
+		}
+	}
+	if first[nft.ClusterIPs] < first[nft.NoEndpoints] || first[nft.NoEndpoints] < len(seen)-load.Services-2 {
+		t.Errorf("refusals are at %d and %d of %d", first[nft.NoEndpoints], first[nft.ClusterIPs], len(seen))
+	}
+}
+
+type spy struct {
+	*fake
+	seen *[]nft.Element
+}
+
+func (s *spy) Apply(ctx context.Context, changes ...nft.Change) error {
+	for _, c := range changes {
+		*s.seen = append(*s.seen, c.Delta.Add...)
+	}
+	return s.fake.Apply(ctx, changes...)
+}
+
+func TestParseNodePorts(t *testing.T) {
+	cases := []struct {
+		words    []string
+		all4     bool
+		all6     bool
+		addrs    []string
+		problems []string
+	}{
+		{nil, false, false, []string{"203.0.113.7", "2001:db8::7"}, nil},
+		{[]string{"primary"}, false, false, []string{"203.0.113.7", "2001:db8::7"}, nil},
+		{[]string{"all"}, true, true, nil, nil},
+		{[]string{"0.0.0.0/0"}, true, true, nil, nil},
+		{[]string{"203.0.113.0/24", "0.0.0.0/0", "2001:db8::/32"}, true, false, nil, nil},
+		{[]string{"203.0.113.0/24"}, false, true, []string{"203.0.113.7", "203.0.113.8"}, nil},
+		{[]string{"203.0.113.8/32", "2001:db8::/32"}, false, false, []string{"203.0.113.8", "2001:db8::7"}, nil},
+		{[]string{"127.0.0.0/8", "::1/128"}, false, false, nil, nil},
+		{[]string{"primary", "10.0.0.0/8", "x"}, false, false, nil, []string{`"primary" cannot`, `"x" is neither`}},
+	}
+	local := []netip.Addr{}
+	for _, s := range []string{"127.0.0.1", "203.0.113.7", "203.0.113.8", "::1", "2001:db8::7"} {
+		local = append(local, netip.MustParseAddr(s))
+	}
+	node := &model.Node{Addrs: [model.Families]netip.Addr{local[1], local[4]}}
+	for _, tc := range cases {
+		t.Run(strings.Join(tc.words, ","), func(t *testing.T) {
+			n, err := ParseNodePorts(tc.words)
+			for _, p := range tc.problems {
+				if err == nil || !strings.Contains(err.Error(), p) {
+					t.Errorf("error %v does not say %q", err, p)
+				}
+			}
+			if len(tc.problems) > 0 {
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n.All(nft.IPv4) != tc.all4 || n.All(nft.IPv6) != tc.all6 {
+				t.Errorf("All = %t, %t", n.All(nft.IPv4), n.All(nft.IPv6))
+			}
+			var got []string
+			for _, a := range n.Addrs(node, local) {
+				got = append(got, a.String())
+			}
+			if tc.addrs != nil && !slices.Equal(got, tc.addrs) {
+				t.Errorf("Addrs = %v, want %v", got, tc.addrs)
+			}
+		})
+	}
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func web(change func(*corev1.Service)) *corev1.Service {
+	s := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+		Spec: corev1.ServiceSpec{
+			Type:       corev1.ServiceTypeNodePort,
+			ClusterIP:  "10.96.0.10",
+			ClusterIPs: []string{"10.96.0.10", "fd00:96::10"},
+			Ports:      []corev1.ServicePort{{Name: "http", Port: 80, NodePort: 30080}},
+		},
+	}
+	if change != nil {
+		change(s)
+	}
+	return s
+}
+
+func TestFromService(t *testing.T) {
+	base := func(change func(*Service)) *Service {
+		s := &Service{
+			Name:       types.NamespacedName{Namespace: "default", Name: "web"},
+			ClusterIPs: [Families]netip.Addr{addr("10.96.0.10"), addr("fd00:96::10")},
+			Ports:      []ServicePort{{Name: "http", Protocol: TCP, Port: 80, NodePort: 30080}},
+		}
+		if change != nil {
+			change(s)
+		}
+		return s
+	}
+	proxy, vip := corev1.LoadBalancerIPModeProxy, corev1.LoadBalancerIPModeVIP
+	cases := []struct {
+		name     string
+		in       func(*corev1.Service)
+		want     *Service
+		problems []string
+	}{
+		{"dual stack", nil, base(nil), nil},
+		{"old object", func(s *corev1.Service) { s.Spec.ClusterIPs = nil },
+			base(func(s *Service) { s.ClusterIPs[IPv6] = netip.Addr{} }), nil},
+		{"headless", func(s *corev1.Service) { s.Spec.ClusterIP = "None" }, nil, nil},
+		{"no address yet", func(s *corev1.Service) { s.Spec.ClusterIP = "" }, nil, nil},
+		{"external name", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName }, nil, nil},
+		{"another proxy's", func(s *corev1.Service) { s.Labels = map[string]string{LabelServiceProxyName: ""} }, nil, nil},
+		{"stale node port", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeClusterIP },
+			base(func(s *Service) { s.Ports[0].NodePort = 0 }), nil},
+		{"external IPs", func(s *corev1.Service) {
+			s.Spec.ExternalIPs = []string{"192.0.2.1", " ", " 192.0.2.2", "192.0.2.1", "nonsense", "0.0.0.0", "fe80::1%eth0"}
+		}, base(func(s *Service) { s.ExternalIPs = []netip.Addr{addr("192.0.2.1"), addr("192.0.2.2")} }),
+			[]string{`spec.externalIPs[4]: "nonsense"`, "spec.externalIPs[5]", "spec.externalIPs[6]"}},
+		{"load balancer", func(s *corev1.Service) {
+			s.Spec.Type = corev1.ServiceTypeClusterIP // its status counts, not its type
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{
+				{IP: "192.0.2.80"}, {IP: "2001:db8::80", IPMode: &vip}, {IP: "192.0.2.81", IPMode: &proxy}, {Hostname: "lb.example"}}
+		}, base(func(s *Service) {
+			s.Ports[0].NodePort = 0
+			s.LoadBalancerIPs = []netip.Addr{addr("192.0.2.80"), addr("2001:db8::80")}
+		}), nil},
+		{"mapped address", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"::ffff:192.0.2.1"} },
+			base(func(s *Service) { s.ExternalIPs = []netip.Addr{addr("192.0.2.1")} }), nil},
+		{"two of a family", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"10.96.0.10", "10.96.0.11"} },
+			base(func(s *Service) { s.ClusterIPs[IPv6] = netip.Addr{} }), []string{"spec.clusterIPs[1]"}},
+		{"ports", func(s *corev1.Service) {
+			s.Spec.Ports = []corev1.ServicePort{
+				{Name: "a", Port: 0}, {Name: "b", Port: 53, Protocol: "UDP"}, {Name: "c", Port: 53, Protocol: "ICMP"},
+				{Name: "d", Port: 53, Protocol: "UDP"}, {Name: "e", Port: 53, NodePort: 70000}, {Name: "f", Port: 9, Protocol: "SCTP"}}
+		}, base(func(s *Service) {
+			s.Ports = []ServicePort{{"b", UDP, 53, 0}, {"e", TCP, 53, 0}, {"f", SCTP, 9, 0}}
+		}), []string{"spec.ports[0].port: 0", "spec.ports[2].protocol", "spec.ports[3].port: 53 is there twice", "spec.ports[4].nodePort: 70000"}},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := FromService(web(tc.in))
+			if d := cmp.Diff(tc.want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" {
+				t.Errorf("-want +got:\n%s", d)
+			}
+			checkProblems(t, err, tc.problems)
+		})
+	}
+}
+
+func checkProblems(t *testing.T, err error, want []string) {
+	t.Helper()
+	if len(want) == 0 {
+		if err != nil {
+			t.Errorf("error %v", err)
+		}
+		return
+	}
+	if err == nil {
+		t.Fatalf("no error, want %q", want)
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(want) {
+		t.Errorf("%d problems, want %d: %q", len(lines), len(want), lines)
+	}
+	for _, w := range want {
+		if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, w) }) {
+			t.Errorf("no problem %q in %q", w, lines)
+		}
+	}
+}
+
+func slice(name string, change func(*discoveryv1.EndpointSlice)) *discoveryv1.EndpointSlice {
+	s := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: ptr("http"), Port: ptr(int32(8080))}},
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.128.0.1", "10.128.0.99"}, NodeName: ptr("here")}},
+	}
+	if change != nil {
+		change(s)
+	}
+	return s
+}
+
+func TestFromSlice(t *testing.T) {
+	one := func(change func(*Slice)) *Slice {
+		s := &Slice{
+			Name:      types.NamespacedName{Namespace: "default", Name: "web-1"},
+			Service:   types.NamespacedName{Namespace: "default", Name: "web"},
+			Ports:     []SlicePort{{"http", TCP, 8080}},
+			Endpoints: []Endpoint{{Addr: addr("10.128.0.1"), Ready: true, Serving: true, Local: true}},
+		}
+		if change != nil {
+			change(s)
+		}
+		return s
+	}
+	cases := []struct {
+		name     string
+		in       func(*discoveryv1.EndpointSlice)
+		want     *Slice
+		problems []string
+	}{
+		{"first address only", nil, one(nil), nil},
+		{"no Service", func(s *discoveryv1.EndpointSlice) { s.Labels = nil }, nil, nil},
+		{"names", func(s *discoveryv1.EndpointSlice) { s.AddressType = discoveryv1.AddressTypeFQDN }, nil, nil},
+		{"no node", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].NodeName = nil },
+			one(func(s *Slice) { s.Endpoints[0].Local = false }), nil},
+		{"conditions", func(s *discoveryv1.EndpointSlice) {
+			s.Endpoints[0].Conditions = discoveryv1.EndpointConditions{Ready: ptr(false), Serving: ptr(true), Terminating: ptr(true)}
+		}, one(func(s *Slice) { s.Endpoints[0].Ready, s.Endpoints[0].Terminating = false, true }), nil},
+		{"ports without name or number are none", func(s *discoveryv1.EndpointSlice) {
+			s.Ports = []discoveryv1.EndpointPort{{Port: ptr(int32(1))}, {Name: ptr("x")}, {Name: ptr(""), Port: ptr(int32(0))},
+				{Name: ptr("dns"), Port: ptr(int32(53)), Protocol: ptr(corev1.ProtocolUDP)}}
+		}, one(func(s *Slice) { s.Ports = []SlicePort{{"dns", UDP, 53}} }), nil},
+		{"invalid", func(s *discoveryv1.EndpointSlice) {
+			s.Ports = append(s.Ports, discoveryv1.EndpointPort{Name: ptr("a"), Port: ptr(int32(70000))},
+				discoveryv1.EndpointPort{Name: ptr("b"), Port: ptr(int32(1)), Protocol: ptr(corev1.Protocol("X"))})
+			s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{}, discoveryv1.Endpoint{Addresses: []string{"fd00::1"}}, discoveryv1.Endpoint{Addresses: []string{"?"}})
+		}, one(nil), []string{"ports[1].port: 70000", "ports[2].protocol", "endpoints[1].addresses: no address", "endpoints[2].addresses: fd00::1", `endpoints[3].addresses: "?"`}},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := FromSlice(slice("web-1", tc.in), "here")
+			if d := cmp.Diff(tc.want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" {
+				t.Errorf("-want +got:\n%s", d)
+			}
+			checkProblems(t, err, tc.problems)
+		})
+	}
+}
+
+func TestSelect(t *testing.T) {
+	const ready, down, leaving, gone = "ready", "down", "leaving", "gone"
+	make := func(kinds ...string) []PortEndpoint {
+		var all []PortEndpoint
+		for i, k := range kinds {
+			all = append(all, PortEndpoint{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80),
+				Endpoint{Ready: k == ready, Serving: k == ready || k == leaving, Terminating: k == leaving || k == gone, Local: i%2 == 0}})
+		}
+		return all
+	}
+	cases := []struct {
+		name           string
+		in             []PortEndpoint
+		cluster, local int
+	}{
+		{"none", nil, 0, 0},
+		{"ready", make(ready, ready, ready), 3, 2},
+		{"ready before terminating", make(ready, leaving, down), 1, 1},
+		{"terminating as a last resort", make(leaving, leaving, gone, down), 2, 1},
+		{"nobody serves", make(down, gone), 0, 0},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			s := Select(tc.in)
+			if len(s.Cluster) != tc.cluster || len(s.Local) != tc.local {
+				t.Errorf("Select = %v", s)
+			}
+		})
+	}
+	notReadyButPublished := make(ready)
+	notReadyButPublished[0].Terminating = true // publishNotReadyAddresses
+	if s := Select(notReadyButPublished); len(s.Cluster) != 1 {
+		t.Errorf("a ready endpoint is left out because it terminates")
+	}
+}
+
+func TestMergedSlices(t *testing.T) {
+	s := NewState()
+	set := func(name string, change func(*discoveryv1.EndpointSlice)) {
+		in, err := FromSlice(slice(name, change), "here")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetSlice(in)
+	}
+	service := types.NamespacedName{Namespace: "default", Name: "web"}
+	port := &ServicePort{Name: "http", Protocol: TCP, Port: 80}
+	leaving := discoveryv1.EndpointConditions{Ready: ptr(false), Terminating: ptr(true)}
+	set("b", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].Conditions = leaving })
+	set("a", nil)
+	set("c", func(s *discoveryv1.EndpointSlice) {
+		s.Endpoints[0].Addresses = []string{"10.128.0.2"}
+		s.Ports[0].Port = ptr(int32(9090))
+	})
+	set("other", func(s *discoveryv1.EndpointSlice) { s.Labels[discoveryv1.LabelServiceName] = "other" })
+	check := func(want ...string) {
+		t.Helper()
+		var got []string
+		for _, e := range s.Endpoints(service, port, IPv4) {
+			got = append(got, e.Addr.String()+" "+e.Judge(true).String())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("endpoints %q, want %q", got, want)
+		}
+	}
+	check("10.128.0.1:8080 ready", "10.128.0.2:9090 ready")
+	if e := s.Endpoints(service, port, IPv6); len(e) != 0 {
+		t.Errorf("IPv6: %v", e)
+	}
+	s.TakeDirty()
+	set("a", func(s *discoveryv1.EndpointSlice) { s.Labels[discoveryv1.LabelServiceName] = "other" })
+	check("10.128.0.1:8080 terminating, and others are ready", "10.128.0.2:9090 ready")
+	if n := len(s.TakeDirty()); n != 2 {
+		t.Errorf("a slice that changes its Service touches %d Services", n)
+	}
+	s.DeleteSlice(types.NamespacedName{Namespace: "default", Name: "b"})
+	s.DeleteSlice(types.NamespacedName{Namespace: "default", Name: "b"})
+	check("10.128.0.2:9090 ready")
+}

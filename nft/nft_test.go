@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestModulus(t *testing.T) {
+	for n := 1; n <= 64; n++ {
+		if got := Modulus(n); got != uint32(n) {
+			t.Fatalf("Modulus(%d) = %d, want %d", n, got, n)
+		}
+	}
+	seen := make(map[uint32]bool)
+	last := uint32(0)
+	for n := 1; n <= 1<<17; n++ {
+		m := Modulus(n)
+		switch {
+		case int(m) < n:
+			t.Fatalf("Modulus(%d) = %d leaves endpoints without a draw", n, m)
+		case m < last:
+			t.Fatalf("Modulus(%d) = %d, less than %d before", n, m, last)
+		case (int(m)-n)*17 > int(m):
+			t.Fatalf("Modulus(%d) = %d: more than one draw in 17 misses", n, m)
+		}
+		seen[m], last = true, m
+	}
+	if len(seen) > 64+16*11+1 {
+		t.Errorf("%d different moduli up to %d", len(seen), 1<<17)
+	}
+}
+
+func TestChainNames(t *testing.T) {
+	for _, c := range []Chain{{Service, 1}, {Service, 64}, {External, 68}, {NodePort, 100352}, {Kind: Reject}} {
+		got, ok := ParseChain(c.String())
+		if !ok || got != c {
+			t.Errorf("ParseChain(%q) = %v, %t", c, got, ok)
+		}
+	}
+	for _, name := range []string{"", "KUBE-SVC-", "KUBE-SVC-0", "KUBE-SVC-007", "KUBE-SVC-x", "KUBE-SVC-4294967296", "KUBE-REJECT-1", "kube-svc-1"} {
+		if c, ok := ParseChain(name); ok {
+			t.Errorf("ParseChain(%q) = %v, want none", name, c)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	var counts Counts
+	counts[Endpoints] = 300_000
+	sizes := SizesFor(counts)
+	if !sizes.Hold(counts) || sizes[Endpoints] != 393_216 || sizes[Services] != minSize {
+		t.Errorf("SizesFor = %v", sizes)
+	}
+	counts[Endpoints] = int(sizes[Endpoints]) + 1
+	if sizes.Hold(counts) {
+		t.Error("a full set holds one more")
+	}
+}
+
+// FuzzElement encodes and decodes the element that the input describes.
+func FuzzElement(f *testing.F) {
+	f.Add(uint8(Endpoints), true, []byte{10, 0, 0, 1}, uint8(TCP), uint16(80), uint32(3), uint16(8080), "default/web:http")
+	f.Add(uint8(LoopBack), false, []byte{1, 2, 3}, uint8(SCTP), uint16(1), uint32(1<<31), uint16(0), strings.Repeat("x", 200))
+	f.Fuzz(func(t *testing.T, set uint8, four bool, addr []byte, proto uint8, port uint16, slot uint32, to uint16, comment string) {
+		s, family := Set(set%uint8(numSets)), IPv6
+		if four {
+			family = IPv4
+		}
+		var raw [16]byte
+		copy(raw[:], addr)
+		e := Element{Set: s}
+		for _, fl := range layouts[s].key {
+			switch fl {
+			case fieldDaddr, fieldSaddr:
+				e.Key.Addr = family.addrFromBytes(raw[:family.addrLen()])
+			case fieldProto:
+				e.Key.Proto = Proto(proto)
+			case fieldPort:
+				e.Key.Port = port
+			case fieldSlot:
+				e.Key.Slot = slot
+			}
+		}
+		if layouts[s].data != nil {
+			e.Value.To = netip.AddrPortFrom(family.addrFromBytes(raw[:family.addrLen()]), to)
+		}
+		key, err := DecodeKey(AppendKey(nil, family, s, e.Key), family, s)
+		if err != nil || key != e.Key {
+			t.Errorf("key %+v came back as %+v, %v", e.Key, key, err)
+		}
+		if layouts[s].data != nil {
+			v, err := DecodeData(AppendData(nil, family, s, e.Value), family, s)
+			if err != nil || v != e.Value {
+				t.Errorf("data %+v came back as %+v, %v", e.Value, v, err)
+			}
+		}
+		want := comment[:min(len(comment), CommentLimit)]
+		if got := DecodeComment(AppendComment(nil, comment)); got != want {
+			t.Errorf("comment %q came back as %q", want, got)
+		}
+		if _, err := DecodeKey(addr, family, s); err == nil && uint32(len(addr)) != s.Type(family).KeyLen {
+			t.Errorf("%d bytes pass as a key of %s", len(addr), s)
+		}
+		DecodeComment(addr)
+	})
+}
+
+func TestDiff(t *testing.T) {
+	key := func(slot uint32) Key {
+		return Key{Addr: netip.MustParseAddr("10.96.0.1"), Proto: TCP, Port: 80, Slot: slot}
+	}
+	to := func(s string) Value { return Value{To: netip.MustParseAddrPort(s)} }
+	var have Contents
+	have.Put(Element{Endpoints, key(0), to("10.0.0.1:1")})
+	have.Put(Element{Endpoints, key(1), to("10.0.0.2:1")})
+	have.Put(Element{Endpoints, key(2), to("10.0.0.3:1")})
+	have.PutChain(Chain{Service, 3})
+	d := NewDiff(have)
+	d.Want(Element{Endpoints, key(0), to("10.0.0.1:1")})
+	d.Want(Element{Endpoints, key(1), to("10.0.0.3:1")})
+	d.WantChain(Chain{Service, 2})
+	d.WantChain(Chain{Service, 1})
+	d.Rest()
+	var script strings.Builder
+	if err := d.Delta.Format(&script, NewSchema(IPv4, Options{})); err != nil {
+		t.Fatal(err)
+	}
+	want := `add chain ip kube-nft KUBE-SVC-2
+add rule ip kube-nft KUBE-SVC-2 dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @KUBE-SEP
+add rule ip kube-nft KUBE-SVC-2 goto KUBE-SVC-1
+delete element ip kube-nft KUBE-SEP { 10.96.0.1 . tcp . 80 . 1 : 10.0.0.2 . 1 }
+delete element ip kube-nft KUBE-SEP { 10.96.0.1 . tcp . 80 . 2 : 10.0.0.3 . 1 }
+add element ip kube-nft KUBE-SEP { 10.96.0.1 . tcp . 80 . 1 : 10.0.0.3 . 1 }
+`
+	if script.String() != want {
+		t.Errorf("delta:\n%s\nwant:\n%s", script.String(), want)
+	}
+}
