@@ -151,6 +151,13 @@ func TestGolden(t *testing.T) {
 				if d := cmp.Diff(want, got); d != "" {
 					t.Errorf("netlink and nft -f make different tables (-nft +netlink):\n%s", d)
 				}
+				reloaded := lab.Namespace("reloaded")
+				if err := reloaded.NFT(got); err != nil {
+					t.Errorf("nft refuses what it listed: %v", err)
+				}
+				if again, err := reloaded.Ruleset(); err != nil || again != got {
+					t.Errorf("reloaded, the table is another (-listed +reloaded), %v:\n%s", err, cmp.Diff(got, again))
+				}
 				golden(t, filepath.Join("testdata", tc.name+"."+f.String()+".nft"), script.Bytes())
 				have, err := conn.Read(context.Background(), s)
 				lab.Must(err)
