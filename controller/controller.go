@@ -115,6 +115,9 @@ const (
 	lastRetry  = 30 * time.Second
 )
 
+// waitingNotice is how often it is said that the source has not synced.
+const waitingNotice = 10 * time.Second
+
 // Run keeps the tables in step with the source until ctx ends. Nothing is written
 // before the source has synced. When Run returns the tables stay as they are. It
 // returns an error if the source gives up, or if a table of our name is not ours.
@@ -127,6 +130,8 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 	watching := false
 	var retry <-chan time.Time
 	delay := firstRetry
+	waiting := time.NewTicker(waitingNotice)
+	defer waiting.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -136,6 +141,13 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 				return fmt.Errorf("source: %w", err)
 			}
 			sourceDone = nil // it has said all that it will ever say
+			continue
+		case <-waiting.C:
+			if c.ready() {
+				waiting.Stop()
+			} else {
+				c.log.Info("waiting for all Services and EndpointSlices, nothing is programmed before")
+			}
 			continue
 		case f := <-drift:
 			c.drifted(f)

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"errors"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/kube-nft/kube-nft/nft"
+)
+
+// readEndpoints reads the endpoints of every frontend by their keys: a frontend's
+// verdict says how many slots it has. A dump would be the obvious way, but the
+// kernel walks the map from its beginning for each 32 kB of a dump, which takes
+// seconds for 300,000 elements. If there are more elements than frontends
+// account for, or the kernel does not say how many, the map is dumped after all.
+func (c *Conn) readEndpoints(f nft.Family, frontends, endpoints nft.Set, count int, contents *nft.Contents) error {
+	if count < 0 {
+		return c.readElements(f, endpoints, contents)
+	}
+	all := make([]frontendSlots, 0, len(contents.Elements[frontends]))
+	for key, v := range contents.Elements[frontends] {
+		all = append(all, frontendSlots{key, v.Verdict.N})
+	}
+	contents.Elements[endpoints] = make(map[nft.Key]nft.Value, count)
+	if err := c.getSlots(f, endpoints, all, contents); err != nil {
+		return err
+	}
+	if len(contents.Elements[endpoints]) == count {
+		return nil
+	}
+	return c.readElements(f, endpoints, contents)
+}
+
+// frontendSlots is a frontend and how many slots it may have.
+type frontendSlots struct {
+	key nft.Key
+	n   uint32
+}
+
+// Readers work side by side, since the kernel serves such requests without a
+// lock; each is worth its socket from some thousand elements on.
+const (
+	maxReaders       = 4
+	frontendsAReader = 1000
+)
+
+// getSlots reads the slots of frontends into contents.
+func (c *Conn) getSlots(f nft.Family, set nft.Set, all []frontendSlots, contents *nft.Contents) error {
+	if len(all) == 0 {
+		return nil
+	}
+	readers := min(runtime.GOMAXPROCS(0), maxReaders, 1+len(all)/frontendsAReader)
+	found := make(chan []nft.Element, readers)
+	failed := make(chan error, readers)
+	var wg sync.WaitGroup
+	for part := range slices.Chunk(all, (len(all)+readers-1)/readers) {
+		conn, err := Open(c.options)
+		if err != nil {
+			failed <- err
+			break
+		}
+		wg.Go(func() {
+			defer conn.Close()
+			if err := conn.readSlots(f, set, part, found); err != nil {
+				failed <- err
+			}
+		})
+	}
+	go func() { wg.Wait(); close(found) }()
+	for elements := range found {
+		for _, e := range elements {
+			contents.Put(e)
+		}
+	}
+	close(failed)
+	var errs []error
+	for err := range failed {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// readSlots reads the slots of some frontends and sends them in batches.
+func (c *Conn) readSlots(f nft.Family, set nft.Set, part []frontendSlots, found chan<- []nft.Element) error {
+	keys := make([]nft.Element, 0, maxGet)
+	flush := func() error {
+		elements := make([]nft.Element, 0, len(keys))
+		err := c.get(f, keys, func(e nft.Element, _ counter) { elements = append(elements, e) })
+		keys = keys[:0]
+		found <- elements
+		return err
+	}
+	for _, frontend := range part {
+		for slot := range frontend.n {
+			e := nft.Element{Set: set, Key: frontend.key}
+			e.Key.Slot = slot
+			keys = append(keys, e)
+			if len(keys) == maxGet {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return flush()
+}
