@@ -104,13 +104,14 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 		delta, conflicts := t.desired.TakeDelta()
 		c.reportConflicts(conflicts)
 		done.Conflicts += len(conflicts)
-		if !delta.Empty() {
+		switch {
+		case delta.Empty():
+		case t.schema.Sizes.Hold(t.desired.Counts()):
 			all = append(all, nft.Change{Schema: t.schema, Delta: delta})
-		}
-	}
-	for _, t := range c.tables {
-		if !t.schema.Sizes.Hold(t.desired.Counts()) {
-			return c.grow(ctx, t, done)
+		default:
+			if err := c.grow(ctx, t, done); err != nil {
+				return err
+			}
 		}
 	}
 	return c.apply(ctx, done, all...)
