@@ -54,6 +54,7 @@ func Compile(ctx context.Context, config Config, src source.Source) ([]Desired, 
 			c.compile(t.desired, name)
 		}
 		c.reportConflicts(t.desired.Settle())
+		t.adapt()
 		t.schema.Sizes = nft.SizesFor(t.desired.Counts())
 		all = append(all, Desired{t.schema, t.desired.Chains(), t.desired.Sorted()})
 	}

@@ -72,7 +72,7 @@ func facts(c nft.Contents) []string {
 	slots := make(map[frontend]int)
 	var all []string
 	for _, e := range c.Sorted() {
-		if e.Set != nft.Endpoints && e.Set != nft.NodePortEndpoints {
+		if !e.Set.HoldsEndpoints() {
 			all = append(all, e.String())
 			continue
 		}

@@ -42,7 +42,7 @@ func (c *Controller) resyncAll(ctx context.Context, done *Commit) error {
 func (c *Controller) resync(ctx context.Context, t *table, dirty []types.NamespacedName, done *Commit) error {
 	have, err := nft.Contents{}, error(nil)
 	if t.resync {
-		have, err = c.kernel.Read(ctx, t.schema)
+		have, err = c.read(ctx, t)
 	}
 	switch {
 	case errors.Is(err, nft.ErrMissing), errors.Is(err, nft.ErrSchema):
@@ -63,6 +63,7 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []types.Namespa
 	}
 	c.reportConflicts(t.desired.Settle())
 	counts := t.desired.Counts()
+	adapted := t.adapt()
 	switch {
 	case errors.Is(err, nft.ErrMissing):
 		if t.adopted {
@@ -72,7 +73,7 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []types.Namespa
 	case err != nil:
 		c.log.Warn("replacing the table", "reason", err)
 		err = c.grow(ctx, t, done)
-	case !have.Sizes.Hold(counts):
+	case adapted || !have.Sizes.Hold(counts):
 		err = c.grow(ctx, t, done)
 	default:
 		t.schema.Sizes = have.Sizes
@@ -85,6 +86,41 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []types.Namespa
 	}
 	t.resync, t.adopted = false, true
 	return nil
+}
+
+// read reads a table, whether or not it has the rules for the traffic policy
+// Local: a process before this one may have needed them.
+func (c *Controller) read(ctx context.Context, t *table) (nft.Contents, error) {
+	have, err := c.kernel.Read(ctx, t.schema)
+	if t.schema.Options.LocalPolicy || !errors.Is(err, nft.ErrSchema) {
+		return have, err
+	}
+	other := t.withLocalPolicy()
+	if have, otherErr := c.kernel.Read(ctx, other); otherErr == nil {
+		t.schema = other
+		return have, nil
+	}
+	return have, err
+}
+
+// adapt gives the schema what the table's Services need of it, and reports whether
+// that changed it. What is not needed any more stays until a process starts that
+// has to make the table anew.
+func (t *table) adapt() bool {
+	counts := t.desired.Counts()
+	if t.schema.Options.LocalPolicy || counts[nft.LocalServices]+counts[nft.LocalNodePorts] == 0 {
+		return false
+	}
+	t.schema = t.withLocalPolicy()
+	return true
+}
+
+func (t *table) withLocalPolicy() *nft.Schema {
+	o := t.schema.Options
+	o.LocalPolicy = true
+	s := nft.NewSchema(t.schema.Family, o)
+	s.Sizes = t.schema.Sizes
+	return s
 }
 
 // grow makes a table anew as a whole, in one transaction: there is not a moment
@@ -209,9 +245,8 @@ func (c *Controller) urgent(name types.NamespacedName) bool {
 	return s != nil && slices.ContainsFunc(s.Ports, func(p model.ServicePort) bool { return p.Port == 53 })
 }
 
-// manyEndpoints is from how many endpoint elements on it is worth making chains
-// in advance.
-const manyEndpoints = 20_000
+// manyElements is from how many elements on it is worth making chains in advance.
+const manyElements = 20_000
 
 // spareChains lists the chains to make with a table: those in use, and in a large
 // table also those that Services may need soon. While the table is empty they cost
@@ -220,7 +255,7 @@ const manyEndpoints = 20_000
 func (c *Controller) spareChains(t *table) []nft.Chain {
 	used := t.desired.Chains()
 	counts := t.desired.Counts()
-	if counts[nft.Endpoints]+counts[nft.NodePortEndpoints] < manyEndpoints {
+	if total(counts) < manyElements {
 		return used
 	}
 	largest := make(map[nft.ChainKind]uint32)

@@ -106,7 +106,7 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 		done.Conflicts += len(conflicts)
 		switch {
 		case delta.Empty():
-		case t.schema.Sizes.Hold(t.desired.Counts()):
+		case !t.adapt() && t.schema.Sizes.Hold(t.desired.Counts()):
 			all = append(all, nft.Change{Schema: t.schema, Delta: delta})
 		default:
 			if err := c.grow(ctx, t, done); err != nil {

@@ -23,16 +23,38 @@ const (
 	External
 	// NodePort is External for the node's own addresses.
 	NodePort
+	// Shortcut is the way of local pods and of the node itself to an external IP
+	// or load balancer IP under the external traffic policy Local: to all
+	// endpoints, the pods under their own address.
+	Shortcut
+	// NodePortShortcut is Shortcut for the node's own addresses.
+	NodePortShortcut
+	// Local balances over N endpoints on this node, for everybody else under that
+	// policy: clients keep their address.
+	Local
+	// LocalNodePort is Local for the node's own addresses.
+	LocalNodePort
+	// Drop lets a packet vanish: there are endpoints, but none on this node. It is
+	// a verdict without a chain and has no N.
+	Drop
 	// Reject refuses, with ICMP port unreachable. It has no N.
 	Reject
 )
 
 var chainPrefix = [...]string{
-	Service:  "KUBE-SVC-",
-	External: "KUBE-EXT-",
-	NodePort: "KUBE-NODEPORT-",
-	Reject:   "KUBE-REJECT",
+	Service:          "KUBE-SVC-",
+	External:         "KUBE-EXT-",
+	NodePort:         "KUBE-NODEPORT-",
+	Shortcut:         "KUBE-XLB-SVC-",
+	NodePortShortcut: "KUBE-XLB-NODEPORT-SVC-",
+	Local:            "KUBE-XLB-",
+	LocalNodePort:    "KUBE-XLB-NODEPORT-",
+	Drop:             "drop",
+	Reject:           "KUBE-REJECT",
 }
+
+// balancing lists the kinds that have an N.
+var balancing = [...]ChainKind{Service, External, NodePort, Shortcut, NodePortShortcut, Local, LocalNodePort}
 
 // Chain is a chain that a verdict element leads to. Apart from Reject there is
 // one for each number of endpoints in use, because numgen's modulus is a
@@ -62,7 +84,7 @@ func Modulus(n int) uint32 {
 // Constant reports whether the chain is part of the schema, so that it is there
 // whether or not an element leads to it.
 func (c Chain) Constant() bool {
-	return c.Kind == Reject || c == Chain{Service, 1}
+	return c.Kind == Reject || c.Kind == Drop || c == Chain{Service, 1}
 }
 
 // String returns the chain's name in the kernel.
@@ -70,20 +92,25 @@ func (c Chain) String() string {
 	switch {
 	case c.Kind == 0 || int(c.Kind) >= len(chainPrefix):
 		return fmt.Sprintf("chain(%d,%d)", c.Kind, c.N)
-	case c.Kind == Reject:
-		return chainPrefix[Reject]
+	case c.Kind == Reject, c.Kind == Drop:
+		return chainPrefix[c.Kind]
 	}
 	return chainPrefix[c.Kind] + strconv.FormatUint(uint64(c.N), 10)
 }
 
-func (c Chain) verdict() string { return "goto " + c.String() }
+func (c Chain) verdict() string {
+	if c.Kind == Drop {
+		return "drop"
+	}
+	return "goto " + c.String()
+}
 
 // ParseChain finds a chain by its name in the kernel.
 func ParseChain(name string) (Chain, bool) {
 	if name == chainPrefix[Reject] {
 		return Chain{Kind: Reject}, true
 	}
-	for _, kind := range [...]ChainKind{Service, External, NodePort} {
+	for _, kind := range balancing {
 		digits, ok := strings.CutPrefix(name, chainPrefix[kind])
 		if !ok || strings.HasPrefix(digits, "0") {
 			continue

@@ -15,6 +15,7 @@ const (
 	chainMarkMasq  = "KUBE-MARK-MASQ"
 	chainServices  = "KUBE-SERVICES"
 	chainNodePorts = "KUBE-NODEPORTS"
+	chainLocal     = "KUBE-XLB"
 	chainUnserved  = "KUBE-UNSERVED"
 )
 
@@ -32,6 +33,11 @@ var (
 // chains returns the constant chains, each after those that it leads to.
 func (s *Schema) chains() []RuleChain {
 	f, mark := s.Family, uint32(1)<<s.Options.MasqueradeBit
+	prerouting := []Rule{rule(jump(chainServices))}
+	if s.Options.LocalPolicy {
+		// ip saddr != 10.128.0.0/16 jump KUBE-XLB
+		prerouting = append([]Rule{s.foreign(jump(chainLocal))}, prerouting...)
+	}
 	return []RuleChain{
 		{Name: chainMarkMasq, Rules: []Rule{
 			// meta mark set meta mark | 0x4000
@@ -52,7 +58,13 @@ func (s *Schema) chains() []RuleChain {
 			// ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
 			s.toNode(jump(chainNodePorts)),
 		}},
-		{Name: "PREROUTING", Base: &natPrerouting, Rules: []Rule{rule(jump(chainServices))}},
+		{Name: chainLocal, Rules: []Rule{
+			// ip daddr . meta l4proto . th dport vmap @KUBE-XLB
+			rule(vmap(f, LocalServices)),
+			// ip daddr @KUBE-NODE-IP meta l4proto . th dport vmap @KUBE-XLB-NODEPORTS
+			s.toNode(vmap(f, LocalNodePorts)),
+		}},
+		{Name: "PREROUTING", Base: &natPrerouting, Rules: prerouting},
 		{Name: "OUTPUT", Base: &natOutput, Rules: []Rule{rule(jump(chainServices))}},
 		{Name: "KUBE-POSTROUTING", Base: &natPostrouting, Rules: []Rule{
 			// A pod that reaches itself through a Service must see another address
@@ -110,14 +122,7 @@ const redraws = 5
 // Slot 0 always exists: it takes a packet that was told n just before a Service
 // shrank and drew a slot that is gone.
 func (s *Schema) balance(c Chain) []Rule {
-	set := Endpoints
-	if c.Kind == NodePort {
-		set = NodePortEndpoints
-	}
-	rules := []Rule{rule(jump(chainMarkMasq))}
-	if c.Kind == Service {
-		rules = s.masqueradeForeign()
-	}
+	set, rules := s.way(c.Kind)
 	draws := 1
 	if c.N > exactModuli {
 		draws = redraws
@@ -128,26 +133,52 @@ func (s *Schema) balance(c Chain) []Rule {
 	}
 	switch {
 	case c.N == 1:
-	case c.Kind == NodePort:
-		// dnat ip to meta l4proto . th dport . numgen random mod 1 map @KUBE-SEP-NODEPORTS
-		rules = append(rules, rule(dnat(s.Family, set, 1)))
-	default:
+	case set == Endpoints:
 		// goto KUBE-SVC-1
 		rules = append(rules, rule(goTo(Chain{Service, 1}.String())))
+	default:
+		// dnat ip to meta l4proto . th dport . numgen random mod 1 map @KUBE-SEP-NODEPORTS
+		rules = append(rules, rule(dnat(s.Family, set, 1)))
 	}
 	return rules
 }
 
-// masqueradeForeign marks who is not a local pod, for the way to a ClusterIP.
-func (s *Schema) masqueradeForeign() []Rule {
-	switch {
-	case s.Options.MasqueradeAll:
-		return []Rule{rule(jump(chainMarkMasq))}
-	case s.Options.LocalPods.IsValid():
-		// ip saddr != 10.128.0.0/16 jump KUBE-MARK-MASQ
-		return []Rule{rule(source(s.Family, expr.CmpOpNeq, s.Options.LocalPods), jump(chainMarkMasq))}
+// way says where the endpoints of a kind of chain are, and which rules mark who is
+// masqueraded on the way to them.
+func (s *Schema) way(k ChainKind) (Set, []Rule) {
+	everybody := []Rule{rule(jump(chainMarkMasq))}
+	// ip saddr != 10.128.0.0/16 jump KUBE-MARK-MASQ
+	foreign := []Rule{s.foreign(jump(chainMarkMasq))}
+	switch k {
+	case Service:
+		switch {
+		case s.Options.MasqueradeAll:
+			return Endpoints, everybody
+		case s.Options.LocalPods.IsValid():
+			return Endpoints, foreign
+		}
+		return Endpoints, nil
+	case Shortcut:
+		return Endpoints, foreign
+	case NodePort:
+		return NodePortEndpoints, everybody
+	case NodePortShortcut:
+		return NodePortEndpoints, foreign
+	case Local:
+		return LocalEndpoints, nil
+	case LocalNodePort:
+		return LocalNodePortEndpoints, nil
 	}
-	return nil
+	return Endpoints, everybody
+}
+
+// foreign makes a rule for packets that do not come from local pods: for all
+// packets if nothing is known of pods.
+func (s *Schema) foreign(then clause) Rule {
+	if !s.Options.LocalPods.IsValid() {
+		return rule(then)
+	}
+	return rule(source(s.Family, expr.CmpOpNeq, s.Options.LocalPods), then)
 }
 
 func itoa(n uint32) string  { return strconv.FormatUint(uint64(n), 10) }

@@ -38,6 +38,9 @@ type Options struct {
 	AllNodePorts bool
 	// Counters gives each frontend a counter of new connections.
 	Counters bool
+	// LocalPolicy makes packets pass KUBE-XLB, which costs each new connection a
+	// lookup: set while a Service has the external traffic policy Local.
+	LocalPolicy bool
 }
 
 // Hook says where a base chain meets packets.

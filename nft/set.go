@@ -4,6 +4,7 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -18,9 +19,13 @@ const (
 	LoopBack
 	Endpoints
 	NodePortEndpoints
+	LocalEndpoints
+	LocalNodePortEndpoints
 	ClusterIPs
 	NoEndpoints
 	NoEndpointsNodePorts
+	LocalNodePorts
+	LocalServices
 	NodePorts
 	Services
 	numSets
@@ -59,18 +64,41 @@ var (
 	frontendKey = []field{fieldDaddr, fieldProto, fieldPort}
 	nodePortKey = []field{fieldProto, fieldPort}
 	endpoint    = []field{fieldDaddr, fieldPort}
+
+	slotKey         = append(slices.Clone(frontendKey), fieldSlot)
+	nodePortSlotKey = append(slices.Clone(nodePortKey), fieldSlot)
 )
 
 var layouts = [numSets]layout{
-	Services:             {name: "KUBE-SERVICES", key: frontendKey, verdict: true, counted: true},
-	NodePorts:            {name: "KUBE-NODEPORTS", key: nodePortKey, verdict: true, counted: true},
-	Endpoints:            {name: "KUBE-SEP", key: []field{fieldDaddr, fieldProto, fieldPort, fieldSlot}, data: endpoint},
-	NodePortEndpoints:    {name: "KUBE-SEP-NODEPORTS", key: []field{fieldProto, fieldPort, fieldSlot}, data: endpoint},
-	NoEndpoints:          {name: "KUBE-NO-ENDPOINTS", key: frontendKey, verdict: true},
-	NoEndpointsNodePorts: {name: "KUBE-NO-ENDPOINTS-NODEPORTS", key: nodePortKey, verdict: true},
-	ClusterIPs:           {name: "KUBE-CLUSTER-IP", key: []field{fieldDaddr}},
-	NodeIPs:              {name: "KUBE-NODE-IP", key: []field{fieldDaddr}},
-	LoopBack:             {name: "KUBE-LOOP-BACK", key: []field{fieldSaddr, fieldDaddr}},
+	Services:               {name: "KUBE-SERVICES", key: frontendKey, verdict: true, counted: true},
+	NodePorts:              {name: "KUBE-NODEPORTS", key: nodePortKey, verdict: true, counted: true},
+	LocalServices:          {name: "KUBE-XLB", key: frontendKey, verdict: true, counted: true},
+	LocalNodePorts:         {name: "KUBE-XLB-NODEPORTS", key: nodePortKey, verdict: true, counted: true},
+	Endpoints:              {name: "KUBE-SEP", key: slotKey, data: endpoint},
+	NodePortEndpoints:      {name: "KUBE-SEP-NODEPORTS", key: nodePortSlotKey, data: endpoint},
+	LocalEndpoints:         {name: "KUBE-SEP-XLB", key: slotKey, data: endpoint},
+	LocalNodePortEndpoints: {name: "KUBE-SEP-XLB-NODEPORTS", key: nodePortSlotKey, data: endpoint},
+	NoEndpoints:            {name: "KUBE-NO-ENDPOINTS", key: frontendKey, verdict: true},
+	NoEndpointsNodePorts:   {name: "KUBE-NO-ENDPOINTS-NODEPORTS", key: nodePortKey, verdict: true},
+	ClusterIPs:             {name: "KUBE-CLUSTER-IP", key: []field{fieldDaddr}},
+	NodeIPs:                {name: "KUBE-NODE-IP", key: []field{fieldDaddr}},
+	LoopBack:               {name: "KUBE-LOOP-BACK", key: []field{fieldSaddr, fieldDaddr}},
+}
+
+// EndpointsOf names the data map that holds the endpoints of the frontends in a
+// verdict map.
+func (s Set) EndpointsOf() (Set, bool) {
+	switch s {
+	case Services:
+		return Endpoints, true
+	case NodePorts:
+		return NodePortEndpoints, true
+	case LocalServices:
+		return LocalEndpoints, true
+	case LocalNodePorts:
+		return LocalNodePortEndpoints, true
+	}
+	return 0, false
 }
 
 // String returns the set's name in the kernel.
@@ -85,6 +113,9 @@ func (s Set) String() string {
 // the kernel validate the table's chains again, in proportion to the elements of
 // all verdict maps (nft_table_validate, net/netfilter/nf_tables_api.c).
 func (s Set) Verdict() bool { return layouts[s].verdict }
+
+// HoldsEndpoints reports whether the set is a data map of endpoints.
+func (s Set) HoldsEndpoints() bool { return layouts[s].data != nil }
 
 // Map reports whether the set maps its keys to something.
 func (s Set) Map() bool { return layouts[s].verdict || layouts[s].data != nil }

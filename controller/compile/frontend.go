@@ -52,101 +52,168 @@ func (k Kind) String() string {
 	return [...]string{"none", "cluster IP", "load balancer IP", "external IP", "node port"}[k]
 }
 
-// chain returns where connections to a frontend of the kind go.
-func (k Kind) chain(endpoints int) nft.Chain {
-	c := nft.Chain{Kind: nft.External, N: nft.Modulus(endpoints)}
-	switch k {
-	case ClusterIP:
-		c.Kind = nft.Service
-	case NodePort:
-		c.Kind = nft.NodePort
-	}
-	return c
-}
-
 // program is what the table holds for a frontend: where it leads. The zero
 // program is none at all. Slots are never changed in place.
+//
+//	policy   kind        clients                 lead to
+//	Cluster  all         everybody               slots, in KUBE-SERVICES or KUBE-NODEPORTS
+//	Local    cluster IP  everybody               local, in KUBE-SERVICES
+//	Local    others      local pods, this node   slots, in KUBE-SERVICES or KUBE-NODEPORTS
+//	                     everybody else          local, in KUBE-XLB or KUBE-XLB-NODEPORTS
 type program struct {
 	kind    Kind
-	slots   []netip.AddrPort
+	policy  policy
+	slots   []netip.AddrPort // of all endpoints
+	local   []netip.AddrPort // of those on this node, if the policy is Local
 	comment string
 }
 
-// verdict is the element that says what the frontend is.
-func (p program) verdict(f Frontend) (nft.Element, bool) {
-	e := nft.Element{Key: f.key(), Value: nft.Value{Comment: p.comment}}
-	switch {
-	case p.kind == 0:
-		return e, false
-	case len(p.slots) == 0:
-		e.Set, e.Value.Verdict = nft.NoEndpoints, nft.Chain{Kind: nft.Reject}
-		if f.NodePort() {
-			e.Set = nft.NoEndpointsNodePorts
-		}
-	default:
-		e.Set, e.Value.Verdict = nft.Services, p.kind.chain(len(p.slots))
-		if f.NodePort() {
-			e.Set = nft.NodePorts
-		}
+// policy is a traffic policy.
+type policy bool
+
+const (
+	policyCluster policy = false
+	policyLocal   policy = true
+)
+
+// lead is one half of a program: a verdict, and the endpoints that it leads to.
+type lead struct {
+	set   nft.Set // of the verdict; its endpoints are in the set that belongs to it
+	chain nft.ChainKind
+	slots []netip.AddrPort
+}
+
+// leads returns the program's halves; the second one only exists for an external
+// frontend under the policy Local.
+func (p program) leads() (all [2]lead, n int) {
+	if p.kind == 0 {
+		return all, 0
 	}
-	return e, true
+	served, refused := nft.Services, nft.NoEndpoints
+	if p.kind == NodePort {
+		served, refused = nft.NodePorts, nft.NoEndpointsNodePorts
+	}
+	slots := p.slots
+	if p.policy == policyLocal && p.kind == ClusterIP {
+		slots = p.local
+	}
+	switch {
+	case len(p.slots) == 0:
+		return [2]lead{{set: refused, chain: nft.Reject}}, 1
+	case len(slots) == 0:
+		// There are endpoints, but none here: not this node's to refuse.
+		return [2]lead{{set: refused, chain: nft.Drop}}, 1
+	}
+	all[0] = lead{served, p.way(), slots}
+	if p.policy == policyCluster || p.kind == ClusterIP {
+		return all, 1
+	}
+	all[1] = lead{nft.LocalServices, nft.Local, p.local}
+	if p.kind == NodePort {
+		all[1].set, all[1].chain = nft.LocalNodePorts, nft.LocalNodePort
+	}
+	if len(p.local) == 0 {
+		all[1].chain = nft.Drop
+	}
+	return all, 2
+}
+
+// way is the kind of chain that leads to all endpoints.
+func (p program) way() nft.ChainKind {
+	switch {
+	case p.kind == ClusterIP:
+		return nft.Service
+	case p.kind == NodePort && p.policy == policyLocal:
+		return nft.NodePortShortcut
+	case p.kind == NodePort:
+		return nft.NodePort
+	case p.policy == policyLocal:
+		return nft.Shortcut
+	}
+	return nft.External
+}
+
+// verdict is the element that says where a frontend leads.
+func (l lead) verdict(f Frontend, comment string) nft.Element {
+	e := nft.Element{Set: l.set, Key: f.key(), Value: nft.Value{Comment: comment}}
+	e.Value.Verdict.Kind = l.chain
+	if len(l.slots) > 0 {
+		e.Value.Verdict.N = nft.Modulus(len(l.slots))
+	}
+	return e
 }
 
 // slot is the element of one endpoint.
-func (p program) slot(f Frontend, i int) nft.Element {
-	e := nft.Element{Set: nft.Endpoints, Key: f.key(), Value: nft.Value{To: p.slots[i]}}
+func (l lead) slot(f Frontend, i int) nft.Element {
+	set, _ := l.set.EndpointsOf()
+	e := nft.Element{Set: set, Key: f.key(), Value: nft.Value{To: l.slots[i]}}
 	e.Key.Slot = uint32(i)
-	if f.NodePort() {
-		e.Set = nft.NodePortEndpoints
-	}
 	return e
 }
 
 // elements yields everything that the table holds for a frontend.
 func (p program) elements(f Frontend, yield func(nft.Element) bool) bool {
-	for i := range p.slots {
-		if !yield(p.slot(f, i)) {
+	leads, n := p.leads()
+	for _, l := range leads[:n] {
+		for i := range l.slots {
+			if !yield(l.slot(f, i)) {
+				return false
+			}
+		}
+		if !yield(l.verdict(f, p.comment)) {
 			return false
 		}
 	}
-	v, ok := p.verdict(f)
-	return !ok || yield(v)
+	return true
 }
 
 // count adds the program's elements to a number of elements.
-func (p program) count(n *nft.Counts, f Frontend) {
-	if v, ok := p.verdict(f); ok {
-		n[v.Set]++
-	}
-	if len(p.slots) > 0 {
-		n[p.slot(f, 0).Set] += len(p.slots)
+func (p program) count(n *nft.Counts) {
+	leads, k := p.leads()
+	for _, l := range leads[:k] {
+		n[l.set]++
+		if set, ok := l.set.EndpointsOf(); ok {
+			n[set] += len(l.slots)
+		}
 	}
 }
 
 // replace adds to a delta what turns the program before into the program after.
 func replace(d *nft.Delta, f Frontend, before, after program) {
-	for i := range max(len(before.slots), len(after.slots)) {
-		inBefore, inAfter := i < len(before.slots), i < len(after.slots)
-		if inBefore && inAfter && before.slots[i] == after.slots[i] {
+	old, n := before.leads()
+	next, m := after.leads()
+	for i := range max(n, m) {
+		replaceLead(d, f, old[i], next[i], before.comment, after.comment, i < n, i < m)
+	}
+}
+
+// replaceLead does so for one half. Halves of different kinds share nothing.
+func replaceLead(d *nft.Delta, f Frontend, old, next lead, was, is string, had, has bool) {
+	if had && has && old.set != next.set {
+		replaceLead(d, f, old, lead{}, was, "", true, false)
+		replaceLead(d, f, lead{}, next, "", is, false, true)
+		return
+	}
+	for i := range max(len(old.slots), len(next.slots)) {
+		before, after := i < len(old.slots), i < len(next.slots)
+		if before && after && old.slots[i] == next.slots[i] {
 			continue
 		}
-		if inBefore {
-			d.Delete = append(d.Delete, before.slot(f, i))
+		if before {
+			d.Delete = append(d.Delete, old.slot(f, i))
 		}
-		if inAfter {
-			d.Add = append(d.Add, after.slot(f, i))
+		if after {
+			d.Add = append(d.Add, next.slot(f, i))
 		}
 	}
-	old, had := before.verdict(f)
-	next, has := after.verdict(f)
-	if had && has && old == next {
+	if had && has && old.verdict(f, was) == next.verdict(f, is) {
 		return
 	}
 	if had {
-		d.Delete = append(d.Delete, old)
+		d.Delete = append(d.Delete, old.verdict(f, was))
 	}
 	if has {
-		d.Add = append(d.Add, next)
+		d.Add = append(d.Add, next.verdict(f, is))
 	}
 }
 

@@ -51,9 +51,12 @@ type port struct {
 	name      string
 	protocol  model.Protocol
 	comment   string
-	slots     []netip.AddrPort
-	local     []netip.Addr // pods on this node among the endpoints, each once
+	slots     []netip.AddrPort // of all endpoints
+	local     []netip.AddrPort // of those on this node, if a policy asks for them
+	pods      []netip.Addr     // on this node among both
 	frontends []bound
+	internal  policy
+	external  policy
 }
 
 // NewTable returns the desired contents of a family's table, empty. Until Settle
@@ -99,7 +102,7 @@ func (t *Table) Set(s *model.Service, selection func(*model.ServicePort) model.S
 			t.touch(f.Frontend)
 			t.claims.add(f.Frontend, claim{f.kind, p})
 		}
-		for _, a := range p.local {
+		for _, a := range p.pods {
 			t.hairpins.add(a)
 		}
 	}
@@ -122,7 +125,7 @@ func (t *Table) release(s *service) {
 			t.touch(f.Frontend)
 			t.claims.remove(f.Frontend, claim{f.kind, p})
 		}
-		for _, a := range p.local {
+		for _, a := range p.pods {
 			t.hairpins.drop(a)
 		}
 	}
@@ -143,14 +146,15 @@ func (t *Table) compile(s *model.Service, old *service, selection func(*model.Se
 			name:      in.Name,
 			protocol:  in.Protocol,
 			frontends: bound,
+			comment:   comment(s.Name, in.Name),
+			internal:  policy(s.InternalLocal),
+			external:  policy(s.ExternalLocal),
 		}
-		p.comment = comment(s.Name, in.Name)
 		chosen := selection(in)
-		p.slots = assign(t.slots(old, p), chosen.Cluster)
-		for _, e := range chosen.Local {
-			if n := len(p.local); n == 0 || p.local[n-1] != e.Addr() {
-				p.local = append(p.local, e.Addr())
-			}
+		slots, local := t.slots(old, p)
+		p.slots, p.pods = assign(slots, chosen.Cluster), chosen.Pods
+		if p.internal == policyLocal || p.external == policyLocal {
+			p.local = assign(local, chosen.Local)
 		}
 		next.ports = append(next.ports, p)
 	}
@@ -168,35 +172,63 @@ func comment(name types.NamespacedName, port string) string {
 
 // slots finds the slots that a Service port has now: in this table, or at first
 // in the one that is being adopted.
-func (t *Table) slots(old *service, p *port) []netip.AddrPort {
+func (t *Table) slots(old *service, p *port) (all, local []netip.AddrPort) {
 	if old != nil {
 		for _, o := range old.ports {
 			if o.name == p.name && o.protocol == p.protocol {
-				return o.slots
+				return o.slots, o.local
 			}
 		}
 	}
-	var slots []netip.AddrPort
+	if t.seed.Len() == 0 {
+		return nil, nil
+	}
+	some := []netip.AddrPort{{}}
 	for _, f := range p.frontends {
-		some := program{kind: f.kind, slots: []netip.AddrPort{{}}}
-		verdict, _ := some.verdict(f.Frontend)
-		if t.seed.Elements[verdict.Set][verdict.Key].Comment != p.comment {
-			continue // it leads to another Service's endpoints
-		}
-		probe := some.slot(f.Frontend, 0)
-		for {
-			v, ok := t.seed.Elements[probe.Set][probe.Key]
-			if !ok {
-				break
+		leads, n := p.program(f.kind, some, some).leads()
+		for i, l := range leads[:n] {
+			found := t.adopted(f.Frontend, l, p.comment)
+			if i == 1 || f.kind == ClusterIP && p.internal == policyLocal {
+				local = longer(local, found)
+			} else {
+				all = longer(all, found)
 			}
-			slots = append(slots, v.To)
-			probe.Key.Slot++
-		}
-		if len(slots) > 0 {
-			break
 		}
 	}
-	return slots
+	return all, local
+}
+
+func longer(a, b []netip.AddrPort) []netip.AddrPort {
+	if len(b) > len(a) {
+		return b
+	}
+	return a
+}
+
+// adopted reads the slots that a frontend has in the table that is being adopted,
+// unless it leads to another Service's endpoints there.
+func (t *Table) adopted(f Frontend, l lead, comment string) (slots []netip.AddrPort) {
+	verdict, probe := l.verdict(f, ""), l.slot(f, 0)
+	if t.seed.Elements[verdict.Set][verdict.Key].Comment != comment {
+		return nil
+	}
+	for {
+		v, ok := t.seed.Elements[probe.Set][probe.Key]
+		if !ok {
+			return slots
+		}
+		slots = append(slots, v.To)
+		probe.Key.Slot++
+	}
+}
+
+// program is what a Service port wants of a frontend of a kind.
+func (p *port) program(k Kind, slots, local []netip.AddrPort) program {
+	policy := p.external
+	if k == ClusterIP {
+		policy = p.internal
+	}
+	return program{k, policy, slots, local, p.comment}
 }
 
 // SetNodeIPs replaces the addresses that node ports are served on; those of
@@ -227,7 +259,7 @@ func (t *Table) current(f Frontend) program {
 	if !ok {
 		return program{}
 	}
-	return program{c.kind, c.port.slots, c.port.comment}
+	return c.port.program(c.kind, c.port.slots, c.port.local)
 }
 
 // Reserve makes room for as many Services, if the table is empty.
@@ -280,7 +312,7 @@ func (t *Table) Settle() []Conflict {
 		nft.NodeIPs:    len(t.nodeIPs),
 	}
 	for f := range t.claims.winners {
-		t.current(f).count(&t.counts, f)
+		t.current(f).count(&t.counts)
 	}
 	var conflicts []Conflict
 	for f := range t.claims.losers {
@@ -381,8 +413,11 @@ func (t *Table) SetChains(chains []nft.Chain) {
 func (t *Table) Chains() []nft.Chain {
 	used := make(map[nft.Chain]struct{})
 	for f := range t.claims.winners {
-		if v, ok := t.current(f).verdict(f); ok && !v.Value.Verdict.Constant() {
-			used[v.Value.Verdict] = struct{}{}
+		leads, n := t.current(f).leads()
+		for _, l := range leads[:n] {
+			if c := l.verdict(f, "").Value.Verdict; !c.Constant() {
+				used[c] = struct{}{}
+			}
 		}
 	}
 	return slices.SortedFunc(maps.Keys(used), nft.Chain.Compare)

@@ -37,12 +37,16 @@ func (r Reason) String() string {
 	return "unknown"
 }
 
-// Selection are the endpoints of a Service port that take new connections.
+// Selection are the endpoints of a Service port that take new connections, sorted
+// by address.
 type Selection struct {
-	// Cluster is for the traffic policy Cluster, sorted by address.
+	// Cluster is for the traffic policy Cluster.
 	Cluster []netip.AddrPort
-	// Local are those of Cluster that run on this node.
+	// Local is for the traffic policy Local: endpoints on this node. It is chosen
+	// by itself: it may hold terminating ones while others are ready elsewhere.
 	Local []netip.AddrPort
+	// Pods are the addresses on this node among both, each once.
+	Pods []netip.Addr
 }
 
 // Select chooses among the endpoints of a Service port, as State.Endpoints
@@ -50,27 +54,26 @@ type Selection struct {
 // terminate (KEP-1669).
 func Select(endpoints []PortEndpoint) Selection {
 	var s Selection
-	anyReady := AnyReady(endpoints)
+	anyReady, localReady := false, false
 	for i := range endpoints {
-		if !endpoints[i].Judge(anyReady).In() {
-			continue
+		anyReady = anyReady || endpoints[i].Ready
+		localReady = localReady || endpoints[i].Ready && endpoints[i].Local
+	}
+	for i := range endpoints {
+		e := &endpoints[i]
+		cluster := e.Judge(anyReady).In()
+		local := e.Local && e.Judge(localReady).In()
+		if cluster {
+			s.Cluster = append(s.Cluster, e.Addr)
 		}
-		s.Cluster = append(s.Cluster, endpoints[i].Addr)
-		if endpoints[i].Local {
-			s.Local = append(s.Local, endpoints[i].Addr)
+		if local {
+			s.Local = append(s.Local, e.Addr)
+		}
+		if n := len(s.Pods); e.Local && (cluster || local) && (n == 0 || s.Pods[n-1] != e.Endpoint.Addr) {
+			s.Pods = append(s.Pods, e.Endpoint.Addr)
 		}
 	}
 	return s
-}
-
-// AnyReady reports whether an endpoint is ready.
-func AnyReady(endpoints []PortEndpoint) bool {
-	for i := range endpoints {
-		if endpoints[i].Ready {
-			return true
-		}
-	}
-	return false
 }
 
 // Judge says whether an endpoint takes new connections, and why.

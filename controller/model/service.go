@@ -68,6 +68,9 @@ type Service struct {
 	// ExternalIPs and LoadBalancerIPs are of both families; a load balancer IP's
 	// family may differ from the Service's own.
 	ExternalIPs, LoadBalancerIPs []netip.Addr
+	// InternalLocal and ExternalLocal are the traffic policies Local: of cluster
+	// IPs (KEP-2086), and of everything else.
+	InternalLocal, ExternalLocal bool
 	Ports                        []ServicePort
 }
 
@@ -101,6 +104,8 @@ func FromService(s *corev1.Service) (*Service, error) {
 		ExternalIPs:     addresses(s.Spec.ExternalIPs, "spec.externalIPs", &p),
 		LoadBalancerIPs: ingressIPs(s, &p),
 	}
+	out.InternalLocal = s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
+	out.ExternalLocal = s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal && external(s)
 	if !s.CreationTimestamp.IsZero() {
 		out.Created = s.CreationTimestamp.Unix()
 	}
@@ -110,6 +115,16 @@ func FromService(s *corev1.Service) (*Service, error) {
 		}
 	}
 	return out, p.err()
+}
+
+// external reports whether the external traffic policy means anything: on other
+// Services it may be a leftover of another type.
+func external(s *corev1.Service) bool {
+	switch s.Spec.Type {
+	case corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort:
+		return true
+	}
+	return len(s.Spec.ExternalIPs) > 0
 }
 
 // servicePort reads a port. A bad node port leaves the rest of the port good.

@@ -16,8 +16,12 @@ type counter struct{ packets, bytes uint64 }
 // counterOf finds the value that a new element's counter starts from.
 type counterOf func(nft.Set, nft.Key) (counter, bool)
 
-// verdictGoto is NFT_GOTO, a negative number (linux/netfilter/nf_tables.h).
-const verdictGoto = 1<<32 + unix.NFT_GOTO
+// Verdicts on the wire: NFT_GOTO is a negative number (linux/netfilter/nf_tables.h),
+// NF_DROP is 0 (linux/netfilter.h).
+const (
+	verdictGoto = 1<<32 + unix.NFT_GOTO
+	verdictDrop = 0
+)
 
 // elements appends messages that add or delete elements, set by set in the order
 // of the sets, so that data comes before the verdicts that lead to it.
@@ -76,8 +80,12 @@ func (b *batch) value(f nft.Family, e *nft.Element, counters counterOf) {
 		data := b.nest(unix.NFTA_SET_ELEM_DATA)
 		if e.Set.Verdict() {
 			verdict := b.nest(unix.NFTA_DATA_VERDICT)
-			b.u32(unix.NFTA_VERDICT_CODE, verdictGoto)
-			b.str(unix.NFTA_VERDICT_CHAIN, e.Value.Verdict.String())
+			if e.Value.Verdict.Kind == nft.Drop {
+				b.u32(unix.NFTA_VERDICT_CODE, verdictDrop)
+			} else {
+				b.u32(unix.NFTA_VERDICT_CODE, verdictGoto)
+				b.str(unix.NFTA_VERDICT_CHAIN, e.Value.Verdict.String())
+			}
 			b.end(verdict)
 		} else {
 			v := b.begin(unix.NFTA_DATA_VALUE)
@@ -149,7 +157,10 @@ func decodeElement(f nft.Family, set nft.Set, attr []byte) (nft.Element, counter
 func decodeVerdict(data []byte) nft.Chain {
 	verdict := first(data, unix.NFTA_DATA_VERDICT)
 	code := first(verdict, unix.NFTA_VERDICT_CODE)
-	if u32(code) != verdictGoto {
+	switch {
+	case len(code) == 4 && u32(code) == verdictDrop:
+		return nft.Chain{Kind: nft.Drop}
+	case u32(code) != verdictGoto:
 		return nft.Chain{}
 	}
 	chain, _ := nft.ParseChain(cstring(first(verdict, unix.NFTA_VERDICT_CHAIN)))

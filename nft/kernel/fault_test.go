@@ -160,8 +160,8 @@ func TestStrayEndpoints(t *testing.T) {
 	lab.Must(ns.NFT("delete element ip kube-nft KUBE-SERVICES { 10.96.0.10 . udp . 53 }"))
 	have, err := conn.Read(ctx, s)
 	lab.Must(err)
-	if n := len(have.Elements[nft.Endpoints]); n != 5 {
-		t.Errorf("%d endpoints, want 5", n)
+	if n := len(have.Elements[nft.Endpoints]); n != 7 {
+		t.Errorf("%d endpoints, want 7", n)
 	}
 }
 

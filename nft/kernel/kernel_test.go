@@ -80,7 +80,25 @@ func sample(f nft.Family) (chains []nft.Chain, elements []nft.Element) {
 		nft.Value{Verdict: nft.Chain{Kind: nft.Service, N: 3}, Comment: "kube-system/kube-dns:dns"})
 	add(nft.Services, nft.Key{Addr: public, Proto: nft.TCP, Port: 80},
 		nft.Value{Verdict: nft.Chain{Kind: nft.External, N: 2}, Comment: "default/web:http"})
-	return []nft.Chain{{Kind: nft.Service, N: 3}, {Kind: nft.External, N: 2}, {Kind: nft.NodePort, N: 2}}, elements
+	local := address(f, "public", 81)
+	add(nft.LocalEndpoints, nft.Key{Addr: local, Proto: nft.TCP, Port: 80}, nft.Value{To: netip.AddrPortFrom(pod(2), 8080)})
+	add(nft.LocalNodePortEndpoints, nft.Key{Proto: nft.TCP, Port: 30082}, nft.Value{To: netip.AddrPortFrom(pod(2), 8080)})
+	add(nft.LocalServices, nft.Key{Addr: local, Proto: nft.TCP, Port: 80},
+		nft.Value{Verdict: nft.Chain{Kind: nft.Local, N: 1}, Comment: "default/local:http"})
+	add(nft.LocalServices, nft.Key{Addr: local, Proto: nft.TCP, Port: 81},
+		nft.Value{Verdict: nft.Chain{Kind: nft.Drop}, Comment: "default/local:none-here"})
+	add(nft.LocalNodePorts, nft.Key{Proto: nft.TCP, Port: 30082},
+		nft.Value{Verdict: nft.Chain{Kind: nft.LocalNodePort, N: 1}, Comment: "default/local:http"})
+	for i := range 2 {
+		add(nft.Endpoints, nft.Key{Addr: local, Proto: nft.TCP, Port: 80, Slot: uint32(i)}, nft.Value{To: netip.AddrPortFrom(pod(i+2), 8080)})
+		add(nft.NodePortEndpoints, nft.Key{Proto: nft.TCP, Port: 30082, Slot: uint32(i)}, nft.Value{To: netip.AddrPortFrom(pod(i+2), 8080)})
+	}
+	add(nft.Services, nft.Key{Addr: local, Proto: nft.TCP, Port: 80},
+		nft.Value{Verdict: nft.Chain{Kind: nft.Shortcut, N: 2}, Comment: "default/local:http"})
+	add(nft.NodePorts, nft.Key{Proto: nft.TCP, Port: 30082},
+		nft.Value{Verdict: nft.Chain{Kind: nft.NodePortShortcut, N: 2}, Comment: "default/local:http"})
+	return []nft.Chain{{Kind: nft.Service, N: 3}, {Kind: nft.External, N: 2}, {Kind: nft.NodePort, N: 2},
+		{Kind: nft.Shortcut, N: 2}, {Kind: nft.NodePortShortcut, N: 2}, {Kind: nft.Local, N: 1}, {Kind: nft.LocalNodePort, N: 1}}, elements
 }
 
 func contents(chains []nft.Chain, elements []nft.Element) nft.Contents {
@@ -117,6 +135,10 @@ func TestGolden(t *testing.T) {
 		{"default", func(*nft.Options) {}},
 		{"all-node-ports", func(o *nft.Options) { o.AllNodePorts, o.LocalPods = true, netip.Prefix{} }},
 		{"masquerade-all", func(o *nft.Options) { o.MasqueradeAll, o.Counters, o.MasqueradeBit = true, false, 3 }},
+		{"local-policy", func(o *nft.Options) { o.LocalPolicy = true }},
+		{"local-policy-all-node-ports", func(o *nft.Options) {
+			o.LocalPolicy, o.AllNodePorts, o.LocalPods = true, true, netip.Prefix{}
+		}},
 		{"odd-prefix", func(o *nft.Options) {
 			o.LocalPods = netip.PrefixFrom(o.LocalPods.Addr(), o.LocalPods.Bits()-3).Masked()
 		}},

@@ -45,7 +45,7 @@ func (c *Conn) Preflight(ctx context.Context, s *nft.Schema) error {
 	if err := c.batch.declare(s); err != nil {
 		return err
 	}
-	for _, kind := range []nft.ChainKind{nft.Service, nft.External, nft.NodePort} {
+	for _, kind := range []nft.ChainKind{nft.Service, nft.External, nft.NodePort, nft.Local} {
 		if err := c.batch.chain(s, s.Dynamic(nft.Chain{Kind: kind, N: 2})); err != nil {
 			return err
 		}

@@ -44,17 +44,21 @@ func (c *Conn) Read(ctx context.Context, s *nft.Schema) (nft.Contents, error) {
 		return nft.Contents{}, err
 	}
 	for _, set := range nft.Sets {
-		if set == nft.Endpoints || set == nft.NodePortEndpoints {
+		if set.HoldsEndpoints() {
 			continue
 		}
 		if err := c.readElements(s.Family, set, &contents); err != nil {
 			return nft.Contents{}, err
 		}
 	}
-	err = errors.Join(
-		c.readEndpoints(s.Family, nft.Services, nft.Endpoints, counts[nft.Endpoints], &contents),
-		c.readEndpoints(s.Family, nft.NodePorts, nft.NodePortEndpoints, counts[nft.NodePortEndpoints], &contents))
-	return contents, err
+	for _, frontends := range nft.Sets {
+		if endpoints, ok := frontends.EndpointsOf(); ok {
+			if err := c.readEndpoints(s.Family, frontends, endpoints, counts[endpoints], &contents); err != nil {
+				return nft.Contents{}, err
+			}
+		}
+	}
+	return contents, nil
 }
 
 // readTable reads the version in the table's comment, and whether somebody put
