@@ -59,9 +59,20 @@ func (c *Controller) merge(in changes) {
 		}
 	}
 	if in.node != nil {
+		if in.node.Zone != c.zone() {
+			c.state.MarkAll()
+		}
 		c.node = in.node
 		c.setNodeIPs()
 	}
+}
+
+// zone is this node's zone, as far as it is known.
+func (c *Controller) zone() string {
+	if c.node == nil {
+		return ""
+	}
+	return c.node.Zone
 }
 
 // setNodeIPs tells the tables on which addresses node ports are served.
@@ -125,7 +136,7 @@ func (c *Controller) compile(t *compile.Table, name types.NamespacedName) {
 		return
 	}
 	t.Set(s, func(p *model.ServicePort) model.Selection {
-		return model.Select(c.state.Endpoints(name, p, t.Model()))
+		return model.Select(c.state.Endpoints(name, p, t.Model()), c.zone())
 	})
 }
 

@@ -5,6 +5,8 @@ package model
 import (
 	"fmt"
 	"net/netip"
+	"strings"
+	"unique"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,6 +20,52 @@ type Endpoint struct {
 	Ready, Serving, Terminating bool
 	// Local endpoints run on this node.
 	Local bool
+	// Hints say for whom the EndpointSlice controller means the endpoint (KEP-2433,
+	// KEP-3015).
+	Hints Hints
+}
+
+// Hints are an endpoint's topology hints.
+type Hints struct {
+	// Nodes says whether there are node hints, ThisNode whether this node is one.
+	Nodes, ThisNode bool
+	// zones are the zone hints, with a comma behind each: they repeat in all
+	// endpoints, so that one copy serves.
+	zones unique.Handle[string]
+}
+
+// Zones reports whether there are zone hints.
+func (h Hints) Zones() bool { return h.zones != unique.Handle[string]{} }
+
+// Zone reports whether a zone is among the zone hints.
+func (h Hints) Zone(zone string) bool {
+	if !h.Zones() || zone == "" {
+		return false
+	}
+	for z := range strings.SplitSeq(h.zones.Value(), ",") {
+		if z == zone {
+			return true
+		}
+	}
+	return false
+}
+
+func hints(in *discoveryv1.EndpointHints, node string) (h Hints) {
+	if in == nil {
+		return h
+	}
+	for _, n := range in.ForNodes {
+		h.Nodes = true
+		h.ThisNode = h.ThisNode || node != "" && n.Name == node
+	}
+	var zones strings.Builder
+	for _, z := range in.ForZones {
+		zones.WriteString(z.Name + ",")
+	}
+	if zones.Len() > 0 {
+		h.zones = unique.Make(zones.String())
+	}
+	return h
 }
 
 // SlicePort is a port of an EndpointSlice; endpoints of one Service port may
@@ -123,5 +171,6 @@ func endpoint(in *discoveryv1.Endpoint, f Family, node string) (Endpoint, error)
 		Serving:     is(in.Conditions.Serving, true),
 		Terminating: is(in.Conditions.Terminating, false),
 		Local:       node != "" && in.NodeName != nil && *in.NodeName == node,
+		Hints:       hints(in.Hints, node),
 	}, nil
 }

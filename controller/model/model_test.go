@@ -91,7 +91,7 @@ func TestFromService(t *testing.T) {
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := FromService(web(tc.in))
-			if d := cmp.Diff(tc.want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" {
+			if d := cmp.Diff(tc.want, got, cmpopts.EquateComparable(netip.Addr{}, Hints{})); d != "" {
 				t.Errorf("-want +got:\n%s", d)
 			}
 			checkProblems(t, err, tc.problems)
@@ -174,7 +174,7 @@ func TestFromSlice(t *testing.T) {
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := FromSlice(slice("web-1", tc.in), "here")
-			if d := cmp.Diff(tc.want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" {
+			if d := cmp.Diff(tc.want, got, cmpopts.EquateComparable(netip.Addr{}, Hints{})); d != "" {
 				t.Errorf("-want +got:\n%s", d)
 			}
 			checkProblems(t, err, tc.problems)
@@ -188,7 +188,7 @@ func TestSelect(t *testing.T) {
 		var all []PortEndpoint
 		for i, k := range kinds {
 			all = append(all, PortEndpoint{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80),
-				Endpoint{Ready: k == ready, Serving: k == ready || k == leaving, Terminating: k == leaving || k == gone, Local: i%2 == 0}})
+				Endpoint{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Ready: k == ready, Serving: k == ready || k == leaving, Terminating: k == leaving || k == gone, Local: i%2 == 0}})
 		}
 		return all
 	}
@@ -199,13 +199,14 @@ func TestSelect(t *testing.T) {
 	}{
 		{"none", nil, 0, 0},
 		{"ready", make(ready, ready, ready), 3, 2},
-		{"ready before terminating", make(ready, leaving, down), 1, 1},
+		{"ready before terminating", make(ready, leaving, leaving), 1, 1},
 		{"terminating as a last resort", make(leaving, leaving, gone, down), 2, 1},
+		{"terminating here, ready elsewhere", make(leaving, ready), 1, 1},
 		{"nobody serves", make(down, gone), 0, 0},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			s := Select(tc.in)
+			s := Select(tc.in, "")
 			if len(s.Cluster) != tc.cluster || len(s.Local) != tc.local {
 				t.Errorf("Select = %v", s)
 			}
@@ -213,7 +214,7 @@ func TestSelect(t *testing.T) {
 	}
 	notReadyButPublished := make(ready)
 	notReadyButPublished[0].Terminating = true // publishNotReadyAddresses
-	if s := Select(notReadyButPublished); len(s.Cluster) != 1 {
+	if s := Select(notReadyButPublished, ""); len(s.Cluster) != 1 {
 		t.Errorf("a ready endpoint is left out because it terminates")
 	}
 }
@@ -241,7 +242,7 @@ func TestMergedSlices(t *testing.T) {
 		t.Helper()
 		var got []string
 		for _, e := range s.Endpoints(service, port, IPv4) {
-			got = append(got, e.Addr.String()+" "+e.Judge(true).String())
+			got = append(got, e.Addr.String()+" "+e.state(true).String())
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("endpoints %q, want %q", got, want)
@@ -260,4 +261,59 @@ func TestMergedSlices(t *testing.T) {
 	s.DeleteSlice(types.NamespacedName{Namespace: "default", Name: "b"})
 	s.DeleteSlice(types.NamespacedName{Namespace: "default", Name: "b"})
 	check("10.128.0.2:9090 ready")
+}
+
+func TestHints(t *testing.T) {
+	// Each word is an endpoint: its zone hints, then / and its node hints.
+	parse := func(words ...string) []PortEndpoint {
+		var all []PortEndpoint
+		for i, w := range words {
+			in := &discoveryv1.Endpoint{Addresses: []string{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}).String()}, Hints: &discoveryv1.EndpointHints{}}
+			zones, nodes, _ := strings.Cut(w, "/")
+			for _, z := range strings.FieldsFunc(zones, func(r rune) bool { return r == '+' }) {
+				in.Hints.ForZones = append(in.Hints.ForZones, discoveryv1.ForZone{Name: z})
+			}
+			if nodes != "" {
+				in.Hints.ForNodes = []discoveryv1.ForNode{{Name: nodes}}
+			}
+			e, err := endpoint(in, IPv4, "here")
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, PortEndpoint{netip.AddrPortFrom(e.Addr, 80), e})
+		}
+		return all
+	}
+	cases := []struct {
+		name string
+		in   []PortEndpoint
+		zone string
+		want string
+	}{
+		{"no hints", parse("", "", ""), "a", "012"},
+		{"zone", parse("a", "b", "b+a"), "a", "02"},
+		{"zone of nobody", parse("a", "b"), "c", "01"},
+		{"no zone known", parse("a", "b"), "", "01"},
+		{"one without a hint", parse("a", "b", ""), "a", "012"},
+		{"part of a name", parse("aa", "a"), "a", "1"},
+		{"node before zone", parse("a/here", "a/there", "b/there"), "a", "0"},
+		{"no endpoint for this node", parse("a/there", "b/there"), "a", "0"},
+		{"one without a node hint", parse("a/here", "b", "a"), "a", "02"},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			got := ""
+			for _, a := range Select(tc.in, tc.zone).Cluster {
+				got += string(rune('0' + a.Addr().As4()[3]))
+			}
+			if got != tc.want {
+				t.Errorf("endpoints %s, want %s", got, tc.want)
+			}
+		})
+	}
+	notReady := parse("a", "b")
+	notReady[1].Ready = false
+	if s := Select(notReady, "b"); len(s.Cluster) != 1 || s.Cluster[0] != notReady[0].Addr {
+		t.Errorf("hints of an endpoint that is not ready count: %v", s)
+	}
 }

@@ -17,6 +17,12 @@ const (
 	NotReady
 	// Superseded: it serves while it terminates, but there are ready ones.
 	Superseded
+	// OtherNode: all endpoints have node hints, and this node's are others.
+	OtherNode
+	// OtherZone: all endpoints have zone hints, and this zone's are others.
+	OtherZone
+	// Remote: the policy is Local, and the endpoint is on another node.
+	Remote
 )
 
 // In reports whether the endpoint takes new connections.
@@ -24,17 +30,15 @@ func (r Reason) In() bool { return r <= LastResort }
 
 // String returns the reason in words.
 func (r Reason) String() string {
-	switch r {
-	case Ready:
-		return "ready"
-	case LastResort:
-		return "terminating but serving, and none is ready"
-	case NotReady:
-		return "not ready"
-	case Superseded:
-		return "terminating, and others are ready"
-	}
-	return "unknown"
+	return [...]string{
+		Ready:      "ready",
+		LastResort: "terminating but serving, and none is ready",
+		NotReady:   "not ready",
+		Superseded: "terminating, and others are ready",
+		OtherNode:  "meant for other nodes",
+		OtherZone:  "meant for other zones",
+		Remote:     "on another node",
+	}[r]
 }
 
 // Selection are the endpoints of a Service port that take new connections, sorted
@@ -50,34 +54,74 @@ type Selection struct {
 }
 
 // Select chooses among the endpoints of a Service port, as State.Endpoints
-// returns them: the ready ones; if there is none, those that serve while they
-// terminate (KEP-1669).
-func Select(endpoints []PortEndpoint) Selection {
+// returns them, for a node in a zone.
+func Select(endpoints []PortEndpoint, zone string) Selection {
 	var s Selection
-	anyReady, localReady := false, false
-	for i := range endpoints {
-		anyReady = anyReady || endpoints[i].Ready
-		localReady = localReady || endpoints[i].Ready && endpoints[i].Local
-	}
+	cluster, local := forCluster(endpoints, zone), forLocal(endpoints)
 	for i := range endpoints {
 		e := &endpoints[i]
-		cluster := e.Judge(anyReady).In()
-		local := e.Local && e.Judge(localReady).In()
-		if cluster {
+		inCluster, inLocal := cluster(&e.Endpoint).In(), local(&e.Endpoint).In()
+		if inCluster {
 			s.Cluster = append(s.Cluster, e.Addr)
 		}
-		if local {
+		if inLocal {
 			s.Local = append(s.Local, e.Addr)
 		}
-		if n := len(s.Pods); e.Local && (cluster || local) && (n == 0 || s.Pods[n-1] != e.Endpoint.Addr) {
+		if n := len(s.Pods); e.Local && (inCluster || inLocal) && (n == 0 || s.Pods[n-1] != e.Endpoint.Addr) {
 			s.Pods = append(s.Pods, e.Endpoint.Addr)
 		}
 	}
 	return s
 }
 
-// Judge says whether an endpoint takes new connections, and why.
-func (e *Endpoint) Judge(anyReady bool) Reason {
+// judge says whether an endpoint takes new connections, and why.
+type judge func(*Endpoint) Reason
+
+// forCluster is the policy Cluster: the ready endpoints, of those the ones that
+// hints mean for this node or else for its zone; if none is ready, those that
+// serve while they terminate (KEP-1669). A hint counts only if every ready
+// endpoint has one of its kind and some name us: half-written hints must not cut
+// endpoints off (kube-proxy, pkg/proxy/topology.go).
+func forCluster(endpoints []PortEndpoint, zone string) judge {
+	ready, nodes, zones := false, true, true
+	thisNode, thisZone := false, false
+	for i := range endpoints {
+		e := &endpoints[i]
+		if !e.Ready {
+			continue
+		}
+		ready = true
+		nodes, zones = nodes && e.Hints.Nodes, zones && e.Hints.Zones()
+		thisNode, thisZone = thisNode || e.Hints.ThisNode, thisZone || e.Hints.Zone(zone)
+	}
+	return func(e *Endpoint) Reason {
+		switch r := e.state(ready); {
+		case r == Ready && nodes && thisNode && !e.Hints.ThisNode:
+			return OtherNode
+		case r == Ready && !(nodes && thisNode) && zones && thisZone && !e.Hints.Zone(zone):
+			return OtherZone
+		default:
+			return r
+		}
+	}
+}
+
+// forLocal is the policy Local: the same by readiness, among this node's alone.
+func forLocal(endpoints []PortEndpoint) judge {
+	ready := false
+	for i := range endpoints {
+		ready = ready || endpoints[i].Ready && endpoints[i].Local
+	}
+	return func(e *Endpoint) Reason {
+		if !e.Local {
+			return Remote
+		}
+		return e.state(ready)
+	}
+}
+
+// state judges by readiness alone.
+func (e *Endpoint) state(anyReady bool) Reason {
 	switch {
 	case e.Ready:
 		return Ready

@@ -93,6 +93,13 @@ func (s *State) Names() []types.NamespacedName {
 	return names
 }
 
+// MarkAll makes TakeDirty list all Services.
+func (s *State) MarkAll() {
+	for name := range s.services {
+		s.dirty[name] = struct{}{}
+	}
+}
+
 // TakeDirty lists the Services that changes may have affected since the last
 // call, in no order; some may not exist any more.
 func (s *State) TakeDirty() []types.NamespacedName {
