@@ -118,6 +118,10 @@ const (
 // waitingNotice is how often it is said that the source has not synced.
 const waitingNotice = 10 * time.Second
 
+// driftSettles is how long after a change by others the table is compared: one
+// change comes as many notifications.
+const driftSettles = 10 * time.Millisecond
+
 // Run keeps the tables in step with the source until ctx ends. Nothing is written
 // before the source has synced. When Run returns the tables stay as they are. It
 // returns an error if the source gives up, or if a table of our name is not ours.
@@ -151,6 +155,10 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 			continue
 		case f := <-drift:
 			c.drifted(f)
+			if retry == nil {
+				retry = time.After(driftSettles)
+			}
+			continue
 		case <-c.queue.wake:
 		case <-retry:
 		}

@@ -294,7 +294,7 @@ func TestColdOrder(t *testing.T) {
 			t.Errorf("element %d is %v", i, e)
 		}
 	}
-	if first[nft.ClusterIPs] < first[nft.NoEndpoints] || first[nft.NoEndpoints] < len(seen)-load.Services-2 {
+	if refusals := len(seen) - load.Services - 1; first[nft.ClusterIPs] < refusals || first[nft.NoEndpoints] < refusals {
 		t.Errorf("refusals are at %d and %d of %d", first[nft.NoEndpoints], first[nft.ClusterIPs], len(seen))
 	}
 }

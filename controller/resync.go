@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -164,55 +165,87 @@ var errNoRoom = errors.New("no room for old and new elements")
 // converge commits the difference between what a table holds and what it should
 // hold, in bounded transactions, each of them with whole Services.
 func (c *Controller) converge(ctx context.Context, t *table, have nft.Contents, done *Commit) error {
-	chains := make([]nft.Chain, 0, len(have.Chains))
-	for chain := range have.Chains {
-		chains = append(chains, chain)
-	}
-	held := have.Counts()
-	diff := nft.NewDiff(have)
+	step := &convergence{c: c, t: t, done: done, held: have.Counts()}
+	chains := slices.Collect(maps.Keys(have.Chains))
+	step.diff = nft.NewDiff(have)
 	for _, chain := range t.desired.Chains() {
-		diff.WantChain(chain)
+		step.diff.WantChain(chain)
 	}
-	t.desired.SetChains(append(chains, diff.Delta.Chains...))
-	flush := func() error {
-		if diff.Delta.Empty() {
-			return nil
-		}
-		if diff.Delta.Count(&held); !t.schema.Sizes.Hold(held) {
-			return errNoRoom
-		}
-		err := c.apply(ctx, done, nft.Change{Schema: t.schema, Delta: diff.Delta})
-		diff.Next()
-		return err
+	t.desired.SetChains(append(chains, step.diff.Delta.Chains...))
+	for e := range t.desired.Shared() {
+		step.want(e)
 	}
-	var last []nft.Element // what refuses packets
 	names, urgent := c.ordered(t)
 	for i, name := range names {
 		for e := range t.desired.Elements(name) {
-			if refuses(e.Set) {
-				last = append(last, e)
-			} else {
-				diff.Want(e)
-			}
+			step.want(e)
 		}
-		if diff.Delta.Size() >= maxBatch || i+1 == urgent {
-			if err := flush(); err != nil {
-				return err
-			}
+		if i+1 == urgent {
+			step.flush(ctx)
 		}
+		step.bound(ctx)
 	}
-	for e := range t.desired.Shared() {
-		if refuses(e.Set) {
-			last = append(last, e)
-		} else {
-			diff.Want(e)
-		}
+	for _, e := range step.last {
+		step.diff.Want(e)
+		step.bound(ctx)
 	}
-	for _, e := range last {
-		diff.Want(e)
+	step.flush(ctx)
+	step.clear(ctx)
+	return step.err
+}
+
+// convergence is a converge under way. The first error ends it.
+type convergence struct {
+	c    *Controller
+	t    *table
+	done *Commit
+	diff *nft.Diff
+	held nft.Counts
+	last []nft.Element // what refuses packets
+	err  error
+}
+
+// want asks for an element, now or, if it refuses packets, when all others are in.
+func (s *convergence) want(e nft.Element) {
+	if refuses(e.Set) {
+		s.last = append(s.last, e)
+	} else {
+		s.diff.Want(e)
 	}
-	diff.Rest()
-	return flush()
+}
+
+// bound commits what has gathered once it is enough for one transaction.
+func (s *convergence) bound(ctx context.Context) {
+	if s.diff.Delta.Size() >= maxBatch {
+		s.flush(ctx)
+	}
+}
+
+// flush commits what has gathered.
+func (s *convergence) flush(ctx context.Context) {
+	s.commit(ctx, s.diff.Delta)
+	s.diff.Next()
+}
+
+// clear deletes what nobody wants: the ways to it first.
+func (s *convergence) clear(ctx context.Context) {
+	s.diff.Rest()
+	stale := s.diff.Delta.Delete
+	slices.Reverse(stale)
+	for part := range slices.Chunk(stale, maxBatch) {
+		s.commit(ctx, nft.Delta{Delete: part})
+	}
+}
+
+func (s *convergence) commit(ctx context.Context, d nft.Delta) {
+	if s.err != nil || d.Empty() {
+		return
+	}
+	if d.Count(&s.held); !s.t.schema.Sizes.Hold(s.held) {
+		s.err = errNoRoom
+		return
+	}
+	s.err = s.c.apply(ctx, s.done, nft.Change{Schema: s.t.schema, Delta: d})
 }
 
 func refuses(s nft.Set) bool {

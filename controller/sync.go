@@ -16,9 +16,9 @@ import (
 )
 
 // pass takes all that has come in and, once the source has synced, compiles the
-// Services that it may affect and commits the difference in one transaction. A table that may not be what it was
-// left as is read and compared instead. After an error every table is: what the
-// kernel has is then asked, not assumed.
+// Services that it may affect and commits the difference in one transaction. A
+// table that may not be what it was left as is read and compared instead. After
+// an error every table is: what the kernel has is then asked, not assumed.
 func (c *Controller) pass(ctx context.Context) error {
 	start := time.Now()
 	pending, synced := c.queue.take()

@@ -80,7 +80,7 @@ func (c *Conn) readTable(f nft.Family) (version int, dormant bool, err error) {
 	digits, ok := strings.CutPrefix(comment, "kube-nft schema ")
 	version, err = strconv.Atoi(digits)
 	if !ok || err != nil {
-		return 0, false, fmt.Errorf("table %s %s: %w: its comment is %q; rename it, or delete it with: nft delete table %s %s",
+		return 0, false, fmt.Errorf("table %s %s: %w: its comment is %q; if nobody needs it, delete it: nft delete table %s %s",
 			f, nft.TableName, nft.ErrForeign, comment, f, nft.TableName)
 	}
 	return version, dormant, nil
