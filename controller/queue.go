@@ -25,6 +25,7 @@ type queue struct {
 	mu      sync.Mutex
 	pending changes
 	synced  bool
+	said    map[types.NamespacedName]string // what was logged of a Service
 }
 
 // changes are objects as they are now; nil ones are gone.
@@ -42,7 +43,7 @@ func newChanges() changes {
 }
 
 func newQueue(nodeName string, log *slog.Logger) *queue {
-	return &queue{nodeName: nodeName, log: log, wake: make(chan struct{}, 1), pending: newChanges()}
+	return &queue{nodeName: nodeName, log: log, wake: make(chan struct{}, 1), pending: newChanges(), said: make(map[types.NamespacedName]string)}
 }
 
 // take returns what has come in, and whether the source has synced.
@@ -71,6 +72,22 @@ func (q *queue) signal() {
 	}
 }
 
+// once reports whether something is worth saying of a Service: each change of it
+// is said once.
+func (q *queue) once(name types.NamespacedName, what string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if what == q.said[name] {
+		return false
+	}
+	if what == "" {
+		delete(q.said, name)
+		return false
+	}
+	q.said[name] = what
+	return true
+}
+
 // SetService implements source.Sink.
 func (q *queue) SetService(in *corev1.Service) {
 	s, err := model.FromService(in)
@@ -78,6 +95,9 @@ func (q *queue) SetService(in *corev1.Service) {
 		q.log.Warn("Service is invalid in part, that part is left out", "service", in.Namespace+"/"+in.Name, "err", err)
 	}
 	name := types.NamespacedName{Namespace: in.Namespace, Name: in.Name}
+	if what := model.Unsupported(in); s != nil && q.once(name, what) {
+		q.log.Warn("Service asks for what is not supported yet", "service", name.String(), "err", what)
+	}
 	q.put(func(c *changes) { c.services[name] = s })
 }
 
