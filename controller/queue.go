@@ -50,10 +50,11 @@ func newQueue(nodeName string, log *slog.Logger) *queue {
 func (q *queue) take() (changes, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	c := q.pending
-	if len(c.services)+len(c.slices) > 0 || c.node != nil {
-		q.pending = newChanges()
+	if len(q.pending.services)+len(q.pending.slices) == 0 && q.pending.node == nil {
+		return changes{}, q.synced
 	}
+	c := q.pending
+	q.pending = newChanges()
 	return c, q.synced
 }
 

@@ -119,7 +119,7 @@ func FromSlice(s *discoveryv1.EndpointSlice, node string) (*Slice, error) {
 	for i := range s.Endpoints {
 		e, err := endpoint(&s.Endpoints[i], out.Family, node)
 		if err != nil {
-			p.add(fmt.Sprintf("endpoints[%d].addresses", i), err.Error())
+			p.add(fmt.Sprintf("endpoints[%d].addresses", i)+place(&s.Endpoints[i]), err.Error())
 			continue
 		}
 		out.Endpoints = append(out.Endpoints, e)
@@ -146,6 +146,14 @@ func slicePort(s *discoveryv1.EndpointSlice, i int, p *problems) (SlicePort, boo
 		return SlicePort{}, false
 	}
 	return port, true
+}
+
+// place is where among an endpoint's addresses the one is that counts.
+func place(in *discoveryv1.Endpoint) string {
+	if len(in.Addresses) == 0 {
+		return ""
+	}
+	return "[0]"
 }
 
 func endpoint(in *discoveryv1.Endpoint, f Family, node string) (Endpoint, error) {

@@ -169,7 +169,7 @@ func TestFromSlice(t *testing.T) {
 			s.Ports = append(s.Ports, discoveryv1.EndpointPort{Name: ptr("a"), Port: ptr(int32(70000))},
 				discoveryv1.EndpointPort{Name: ptr("b"), Port: ptr(int32(1)), Protocol: ptr(corev1.Protocol("X"))})
 			s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{}, discoveryv1.Endpoint{Addresses: []string{"fd00::1"}}, discoveryv1.Endpoint{Addresses: []string{"?"}})
-		}, one(nil), []string{"ports[1].port: 70000", "ports[2].protocol", "endpoints[1].addresses: no address", "endpoints[2].addresses: fd00::1", `endpoints[3].addresses: "?"`}},
+		}, one(nil), []string{"ports[1].port: 70000", "ports[2].protocol", "endpoints[1].addresses: no address", "endpoints[2].addresses[0]: fd00::1", `endpoints[3].addresses[0]: "?"`}},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {

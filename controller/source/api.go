@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -33,8 +34,9 @@ const (
 
 // apiBackoff spaces out attempts while the API server does not answer. client-go
 // would go up to a minute; a node that learns that late about dead endpoints
-// sends traffic to them, so we stop at 10 s, spread by up to as much again.
-var apiBackoff = wait.Backoff{Duration: 800 * time.Millisecond, Cap: 10 * time.Second, Steps: 5, Factor: 2, Jitter: 1}
+// sends traffic to them, and recovery may take several attempts, one behind the
+// other. So we stop at 4 s, spread by up to as much again.
+var apiBackoff = wait.Backoff{Duration: 400 * time.Millisecond, Cap: 4 * time.Second, Steps: 5, Factor: 2, Jitter: 1}
 
 // APIOptions configure the API source.
 type APIOptions struct {
@@ -64,7 +66,7 @@ type api struct {
 // Run implements Source.
 func (a *api) Run(ctx context.Context, sink Sink) error {
 	reach := &reachability{log: a.opts.Logger, failing: map[string]string{}}
-	synced := &latch{left: 2, done: sink.Synced}
+	synced := &latch{left: 3, done: sink.Synced}
 	logger := logr.FromSlogHandler(quiet{a.opts.Logger.Handler()})
 	ctx = logr.NewContext(ctx, logger)
 
@@ -83,11 +85,17 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 			strip: StripSlice, set: sink.SetSlice, gone: sink.DeleteSlice,
 			listed: listed("endpointslices", synced.count)}),
 	}
-	if a.opts.NodeName != "" {
+	// The Node counts too, or a restart would serve node ports on a guess until it
+	// comes. But a server that keeps it from us must not keep all else from the
+	// kernel: the first refusal is an answer.
+	node := sync.OnceFunc(synced.count)
+	if a.opts.NodeName == "" {
+		node()
+	} else {
 		// A deleted Node object keeps its last word: the machine is still here.
-		reflectors = append(reflectors, a.reflect(reach, "nodes", &corev1.Node{}, a.node(), &store[*corev1.Node]{
+		reflectors = append(reflectors, a.reflect(reach, "nodes", &corev1.Node{}, refusable(a.node(), node), &store[*corev1.Node]{
 			strip: StripNode, set: sink.SetNode, gone: func(types.NamespacedName) {},
-			listed: listed("nodes", func() {})}))
+			listed: listed("nodes", node)}))
 	}
 	var wg sync.WaitGroup
 	for _, r := range reflectors {
@@ -143,6 +151,19 @@ func (a *api) node() *cache.ListWatch {
 			return c.Watch(ctx, narrow(o))
 		},
 	}
+}
+
+// refusable calls refused when the server refuses to list.
+func refusable(lw *cache.ListWatch, refused func()) *cache.ListWatch {
+	list := lw.ListWithContextFunc
+	lw.ListWithContextFunc = func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		objects, err := list(ctx, o)
+		if apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) {
+			refused()
+		}
+		return objects, err
+	}
+	return lw
 }
 
 // reflect makes the reflector that feeds a store. Every request passes by reach,

@@ -32,7 +32,8 @@ type Sink interface {
 	// SetNode describes the node that this process serves.
 	SetNode(*corev1.Node)
 	// Synced says that every Service and EndpointSlice which existed when the
-	// source started has been delivered. Nothing is programmed before it.
+	// source started has been delivered, and the Node unless the source is not
+	// allowed to see it. Nothing is programmed before it.
 	Synced()
 }
 
