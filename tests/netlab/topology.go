@@ -13,7 +13,7 @@ import (
 // both ends are up and pass packets.
 func Link(a *Namespace, ifA string, b *Namespace, ifB string) error {
 	peer := filepath.Base(b.path)
-	err := a.IP(fmt.Sprintf("link add %s type veth peer name %s netns %s", ifA, ifB, peer))
+	err := a.IP(fmt.Sprintf("link add name %s type veth peer name %s netns %s", ifA, ifB, peer))
 	if err != nil {
 		return err
 	}
