@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/kube-nft/kube-nft/controller"
+	"github.com/kube-nft/kube-nft/controller/model"
+	"github.com/kube-nft/kube-nft/controller/source"
+	"github.com/kube-nft/kube-nft/nft"
+)
+
+// options are the flags of the commands that compile Services. Those that
+// kube-proxy has too are named and mean as there.
+type options struct {
+	kubeconfig        string
+	master            string
+	manifests         string
+	hostnameOverride  string
+	bindAddress       string
+	clusterCIDR       string
+	masqueradeAll     bool
+	masqueradeBit     uint8
+	nodePortAddresses []string
+	counters          bool
+	verbosity         int
+	logFormat         string
+}
+
+func (o *options) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "path of a kubeconfig; in a pod its own service account is used without one")
+	f.StringVar(&o.master, "master", "", "URL of the Kubernetes API server, instead of the one in the kubeconfig")
+	f.StringVar(&o.manifests, "manifests", "", "directory or file of Services and EndpointSlices, instead of a cluster")
+	f.StringVar(&o.hostnameOverride, "hostname-override", "", "name of this node, instead of the host's name")
+	f.StringVar(&o.bindAddress, "bind-address", "0.0.0.0", "this node's primary address, instead of the one in its Node; no socket is bound to it")
+	f.StringVar(&o.clusterCIDR, "cluster-cidr", "", "addresses of pods, one CIDR or one of each family: who is not in it is masqueraded on the way to a cluster IP")
+	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "masquerade every connection to a cluster IP")
+	f.Uint8Var(&o.masqueradeBit, "iptables-masquerade-bit", nft.DefaultMasqueradeBit, "bit of the packet mark that asks for masquerading, 0 to 31")
+	f.StringSliceVar(&o.nodePortAddresses, "nodeport-addresses", nil, "where node ports are served: primary (the default), all, or CIDRs of this host's addresses")
+	f.BoolVar(&o.counters, "counters", true, "count new connections of each frontend")
+	f.IntVarP(&o.verbosity, "v", "v", 0, "log level; from 2 on every commit is logged")
+	f.StringVar(&o.logFormat, "logging-format", "text", "text or json")
+}
+
+// config checks the flags and returns what they mean; every problem is reported
+// at once.
+func (o *options) config() (controller.Config, error) {
+	var errs []error
+	note := func(err error) { errs = append(errs, err) }
+	c := controller.Config{LocalAddrs: localAddrs}
+	var err error
+	c.Logger, err = o.logger()
+	note(err)
+	c.NodeName, err = o.nodeName()
+	note(err)
+	if c.BindAddress, err = netip.ParseAddr(o.bindAddress); err != nil {
+		note(fmt.Errorf("--bind-address: %q is not an IP address", o.bindAddress))
+	}
+	if c.NodePorts, err = controller.ParseNodePorts(o.nodePortAddresses); err != nil {
+		note(fmt.Errorf("--nodeport-addresses: %w", err))
+	}
+	if o.masqueradeBit > 31 {
+		note(fmt.Errorf("--iptables-masquerade-bit: %d is not in 0-31", o.masqueradeBit))
+	}
+	pods, err := parseClusterCIDR(o.clusterCIDR)
+	note(err)
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("%w\n%w", err, errUsage)
+	}
+	c.Options = make(map[nft.Family]nft.Options)
+	for _, f := range families() {
+		c.Options[f] = nft.Options{
+			MasqueradeBit: o.masqueradeBit,
+			MasqueradeAll: o.masqueradeAll,
+			LocalPods:     pods[f],
+			AllNodePorts:  c.NodePorts.All(f),
+			Counters:      o.counters,
+		}
+	}
+	return c, nil
+}
+
+// parseClusterCIDR reads one CIDR, or one of each family with a comma between.
+func parseClusterCIDR(s string) (map[nft.Family]netip.Prefix, error) {
+	pods := make(map[nft.Family]netip.Prefix)
+	if s == "" {
+		return pods, nil
+	}
+	for _, word := range strings.Split(s, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(word))
+		if err != nil {
+			return nil, fmt.Errorf("--cluster-cidr: %q is not a CIDR like 10.244.0.0/16", word)
+		}
+		f := nft.FamilyOf(p.Addr())
+		if pods[f].IsValid() {
+			return nil, fmt.Errorf("--cluster-cidr: %s and %s are of one family, give at most one of each", pods[f], p)
+		}
+		pods[f] = p.Masked()
+	}
+	return pods, nil
+}
+
+func (o *options) logger() (*slog.Logger, error) {
+	level := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if o.verbosity >= 2 {
+		level.Level = slog.LevelDebug
+	}
+	switch o.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, level)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, level)), nil
+	}
+	return slog.Default(), fmt.Errorf("--logging-format: %q is neither text nor json", o.logFormat)
+}
+
+// nodeName is the name of this node as kube-proxy finds it.
+func (o *options) nodeName() (string, error) {
+	name := o.hostnameOverride
+	if name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return "", fmt.Errorf("--hostname-override is needed: %w", err)
+		}
+		name = host
+	}
+	if name = strings.ToLower(strings.TrimSpace(name)); name == "" {
+		return "", errors.New("--hostname-override: empty node name")
+	}
+	return name, nil
+}
+
+// source opens what the flags name: manifests or a cluster.
+func (o *options) source(c controller.Config) (source.Source, error) {
+	if o.manifests != "" {
+		if o.kubeconfig != "" || o.master != "" {
+			return nil, fmt.Errorf("--manifests and --kubeconfig or --master exclude each other; %w", errUsage)
+		}
+		return source.Dir(o.manifests, o.dirOptions(c)), nil
+	}
+	client, err := source.NewClient(source.ClientOptions{Kubeconfig: o.kubeconfig, Server: o.master, Version: version()})
+	if errors.Is(err, source.ErrNoCluster) {
+		return nil, fmt.Errorf("nowhere to take Services from: give --kubeconfig FILE for a cluster, or --manifests DIRECTORY for files, or run in a pod with a service account; %w", errUsage)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return source.API(client, source.APIOptions{NodeName: c.NodeName, Logger: c.Logger}), nil
+}
+
+func (o *options) dirOptions(c controller.Config) source.DirOptions {
+	return source.DirOptions{NodeName: c.NodeName, Logger: c.Logger, Check: model.Check}
+}

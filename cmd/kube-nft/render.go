@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kube-nft/kube-nft/controller"
+	"github.com/kube-nft/kube-nft/controller/source"
+	"github.com/kube-nft/kube-nft/nft"
+)
+
+func renderCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "render",
+		Short: "Print the tables that run would keep, as a script for nft -f; needs no root",
+		Example: `  kube-nft render --manifests deploy/demo
+  kube-nft render --kubeconfig ~/.kube/config --hostname-override node-1 > tables.nft`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return render(cmd.Context(), cmd.OutOrStdout(), &o) },
+	}
+	o.addFlags(cmd.Flags())
+	return cmd
+}
+
+func render(ctx context.Context, w io.Writer, o *options) error {
+	config, err := o.config()
+	if err != nil {
+		return err
+	}
+	config.NodeIPs = nodeIPs()
+	if o.manifests != "" {
+		// All that is wrong with the files at once, where run would go on
+		// without them.
+		if _, err := source.ReadDir(o.manifests, o.dirOptions(config)); err != nil {
+			return err
+		}
+	}
+	src, err := o.source(config)
+	if err != nil {
+		return err
+	}
+	tables, err := controller.Compile(ctx, config, src)
+	if err != nil {
+		return err
+	}
+	for i, t := range tables {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		if err := nft.Format(w, t.Schema, t.Chains, t.Elements); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kube-nft/kube-nft/controller"
+	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/kernel"
+)
+
+func runCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Keep this host's tables in step with a cluster or with manifests",
+		Example: `  kube-nft run --kubeconfig /etc/kubernetes/kube-proxy.conf --cluster-cidr 10.244.0.0/16
+  kube-nft run --manifests /etc/kube-nft`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), &o) },
+	}
+	o.addFlags(cmd.Flags())
+	return cmd
+}
+
+func serve(ctx context.Context, o *options) error {
+	config, err := o.config()
+	if err != nil {
+		return err
+	}
+	src, err := o.source(config)
+	if err != nil {
+		return err
+	}
+	config.NodeIPs = nodeIPs()
+	conn, err := kernel.Open(kernel.Options{})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for f, options := range config.Options {
+		if err := conn.Preflight(ctx, nft.NewSchema(f, options)); err != nil {
+			return explainPermission(err)
+		}
+	}
+	log := config.Logger
+	log.Info("starting", "version", version(), "node", config.NodeName, "families", len(config.Options))
+	start, first := time.Now(), true
+	config.Committed = func(c controller.Commit) {
+		if first {
+			first = false
+			log.Info("everything is programmed", "services", c.Services, "added", c.Added, "deleted", c.Deleted,
+				"batches", c.Batches, "duration", c.Took, "since_start", time.Since(start))
+		}
+	}
+	err = controller.New(config, conn).Run(ctx, src)
+	log.Info("stopped; what is programmed stays, `kube-nft cleanup` removes it")
+	return err
+}
+
+// explainPermission names the mend for want of privileges.
+func explainPermission(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("nftables cannot be changed: run as root, or give the container CAP_NET_ADMIN: %w", fs.ErrPermission)
+	}
+	return err
+}
