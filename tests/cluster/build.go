@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Binaries are the programs that a Cluster consists of.
+type Binaries struct {
+	Etcd      string // etcd; one that is too old for streamed lists will do otherwise
+	APIServer string // kube-apiserver
+}
+
+// Build finds etcd and kube-apiserver in the user's cache directory, and builds
+// there what is missing. That takes seconds for etcd, minutes for kube-apiserver
+// and, unless the module cache has it all, the network: run it before entering an
+// empty network namespace, or with `go run ./tests/cluster/build`. Any number of
+// processes may call Build at once; one of them builds.
+//
+// The versions are those that tests/kubernetes/go.mod names. Build finds that file
+// above the working directory, where `go test` leaves it.
+func Build(ctx context.Context, log *slog.Logger) (Binaries, error) {
+	return Binaries{}.complete(ctx, log)
+}
+
+// complete fills in what is empty.
+func (b Binaries) complete(ctx context.Context, log *slog.Logger) (Binaries, error) {
+	var err error
+	if b.Etcd == "" {
+		if b.Etcd, err = etcdProgram.find(ctx, log); err != nil {
+			return b, err
+		}
+	}
+	if b.APIServer == "" {
+		if b.APIServer, err = serverProgram.find(ctx, log); err != nil {
+			return b, err
+		}
+	}
+	return b, nil
+}
+
+// program is one that is built from tests/kubernetes.
+type program struct {
+	name    string
+	module  string                      // the one whose version is the program's
+	path    string                      // of its main package
+	ldflags func(version string) string // besides those that all have; nil = none
+}
+
+var (
+	etcdProgram   = program{name: "etcd", module: "go.etcd.io/etcd/server/v3", path: "./etcd"}
+	serverProgram = program{name: "kube-apiserver", module: kubernetes, path: kubernetes + "/cmd/kube-apiserver", ldflags: serverVersion}
+)
+
+const kubernetes = "k8s.io/kubernetes"
+
+// serverVersion sets what /version reports; without it that is v0.0.0-master, which
+// clients take at its word.
+func serverVersion(version string) string {
+	major, rest, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	const variable = " -X k8s.io/component-base/version."
+	return variable + "gitVersion=" + version + variable + "gitMajor=" + major + variable + "gitMinor=" + minor
+}
+
+// find returns the path of the program, which exists.
+func (p program) find(ctx context.Context, log *slog.Logger) (string, error) {
+	source, err := findSource()
+	if err != nil {
+		return "", err
+	}
+	mod, err := os.ReadFile(filepath.Join(source, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	version, err := required(mod, p.module)
+	if err != nil {
+		return "", fmt.Errorf("read %s/go.mod: %w", source, err)
+	}
+	path, err := p.cached(mod, version)
+	if err != nil {
+		return "", fmt.Errorf("find a place for %s: %w", p.name, err)
+	}
+	if err := p.provide(ctx, log, source, version, path); err != nil {
+		return "", fmt.Errorf("build %s %s: %w", p.name, version, err)
+	}
+	return path, nil
+}
+
+// cached returns where the program is, or is to be: all programs of a version of
+// Kubernetes are in one directory, and one that has versions of its own carries it
+// in its name.
+func (p program) cached(mod []byte, version string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	of, err := required(mod, kubernetes)
+	if err != nil {
+		return "", err
+	}
+	name := p.name
+	if p.module != kubernetes {
+		name += "-" + version
+	}
+	return filepath.Join(cache, "kube-nft", "kubernetes-"+of, name), nil
+}
+
+// provide makes sure that the program is at path.
+func (p program) provide(ctx context.Context, log *slog.Logger, source, version, path string) error {
+	if exists(path) {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, log, path+".lock")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if exists(path) { // whoever held the lock built it
+		return nil
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(path), "build-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+
+	log.Info("building, which may take minutes", "program", p.name, "version", version, "path", path)
+	began := time.Now()
+	if err := p.build(ctx, source, version, filepath.Join(dir, p.name)); err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(dir, p.name), path); err != nil {
+		return err
+	}
+	log.Info("built", "program", p.name, "version", version, "duration", time.Since(began).Round(time.Second))
+	return nil
+}
+
+func (p program) build(ctx context.Context, source, version, path string) error {
+	flags := "-s -w"
+	if p.ldflags != nil {
+		flags += p.ldflags(version)
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-C", source, "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", path, p.path)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, tail(out, 50))
+	}
+	return nil
+}
+
+// findSource returns the directory of the module that the programs are built from.
+func findSource() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		source := filepath.Join(dir, "tests", "kubernetes")
+		if exists(filepath.Join(source, "go.mod")) {
+			return source, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("find tests/kubernetes/go.mod above %s: %w", start, fs.ErrNotExist)
+		}
+	}
+}
+
+// required returns the version of a module that a go.mod requires.
+func required(mod []byte, module string) (string, error) {
+	lines := bufio.NewScanner(bytes.NewReader(mod))
+	for lines.Scan() {
+		fields := strings.Fields(strings.TrimPrefix(lines.Text(), "require "))
+		if len(fields) >= 2 && fields[0] == module && strings.HasPrefix(fields[1], "v") {
+			return fields[1], nil
+		}
+	}
+	return "", fmt.Errorf("no requirement of %s", module)
+}
+
+// lock waits for the exclusive lock on the file at path, which it leaves behind:
+// a lock file that goes away can be locked twice.
+func lock(ctx context.Context, log *slog.Logger, path string) (unlock func() error, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	waiting := false
+	err = poll(ctx, time.Second, func() (bool, error) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err == nil, err
+		}
+		if !waiting {
+			log.Info("waiting for another process to build", "lock", path)
+			waiting = true
+		}
+		return false, nil
+	})
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f.Close, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// poll calls done until it returns true or an error, or ctx ends.
+func poll(ctx context.Context, every time.Duration, done func() (bool, error)) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// tail returns the last lines of text.
+func tail(text []byte, lines int) []byte {
+	at := len(text)
+	for ; lines >= 0 && at >= 0; lines-- {
+		at = bytes.LastIndexByte(text[:at], '\n')
+	}
+	return text[at+1:]
+}
