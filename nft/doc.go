@@ -225,9 +225,9 @@ endpoints in use (Chain), shared by all Services with as many. Slots are dense:
 when an endpoint goes, the last one moves into its slot and the frontend leads
 to the chain of one less. A packet may have read the old chain's name just before
 that was committed and draw the slot that is gone; it goes on to slot 0, which
-exists as long as the frontend does. Above 64 endpoints the modulus goes in steps
-(Modulus): the chain has a few more slots than there are endpoints, and up to
-five rules to draw again.
+exists as long as the frontend does. Above 4 endpoints the modulus goes in steps
+(Modulus): the chain may have more slots than there are endpoints, and has rules
+to draw again.
 
 # What depends on the configuration
 

@@ -9,9 +9,9 @@ import (
 )
 
 func TestModulus(t *testing.T) {
-	for n := 1; n <= 64; n++ {
-		if got := Modulus(n); got != uint32(n) {
-			t.Fatalf("Modulus(%d) = %d, want %d", n, got, n)
+	for n, want := range map[int]uint32{1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 6, 9: 10, 10: 10, 63: 64, 64: 64, 65: 68, 129: 136, 1000: 1024} {
+		if got := Modulus(n); got != want {
+			t.Errorf("Modulus(%d) = %d, want %d", n, got, want)
 		}
 	}
 	seen := make(map[uint32]bool)
@@ -23,12 +23,12 @@ func TestModulus(t *testing.T) {
 			t.Fatalf("Modulus(%d) = %d leaves endpoints without a draw", n, m)
 		case m < last:
 			t.Fatalf("Modulus(%d) = %d, less than %d before", n, m, last)
-		case (int(m)-n)*17 > int(m):
-			t.Fatalf("Modulus(%d) = %d: more than one draw in 17 misses", n, m)
+		case n > 64 && (int(m)-n)*17 > int(m) || int(m)-n > 1 && n <= 64:
+			t.Fatalf("Modulus(%d) = %d: too many draws miss", n, m)
 		}
 		seen[m], last = true, m
 	}
-	if len(seen) > 64+16*11+1 {
+	if len(seen) > 4+30+16*11+1 {
 		t.Errorf("%d different moduli up to %d", len(seen), 1<<17)
 	}
 }

@@ -107,18 +107,20 @@ func kernelRelease() string {
 
 // result is what was measured for one size.
 type result struct {
-	size        size
-	cold        []time.Duration // synced state → all committed
-	coldFloor   []time.Duration // the same transactions, only sent
-	batches     int
-	longest     time.Duration   // transaction of the cold start
-	change      []time.Duration // event in → acknowledged, the count changes
-	changeFloor []time.Duration
-	userSpace   []time.Duration // the same without a kernel
-	swap        []time.Duration // the count stays
-	restart     []time.Duration
-	writes      int // at restart
-	heap        uint64
+	size         size
+	cold         []time.Duration // synced state → all committed
+	coldFloor    []time.Duration // the same transactions, only sent
+	batches      int
+	longest      time.Duration   // transaction of the cold start
+	change       []time.Duration // event in → acknowledged, one endpoint less or more
+	changeFloor  []time.Duration
+	verdict      []time.Duration // as many less or more as it takes for another verdict
+	verdictFloor []time.Duration
+	userSpace    []time.Duration // the same without a kernel
+	swap         []time.Duration // the count stays
+	restart      []time.Duration
+	writes       int // at restart
+	heap         uint64
 }
 
 // report prints results as a table.
@@ -130,7 +132,7 @@ type report struct {
 func newReport(w io.Writer) *report {
 	return &report{w: w, rows: [][]string{{
 		"services", "cold start", "floor", "ratio", "longest tx",
-		"one endpoint ±", "p99", "floor", "ratio", "user space", "endpoint swap", "restart", "writes", "heap",
+		"one endpoint ±", "p99", "floor", "user space", "new verdict", "p99", "floor", "endpoint swap", "restart", "writes", "heap",
 	}}}
 }
 
@@ -138,8 +140,9 @@ func (t *report) add(r result) {
 	t.rows = append(t.rows, []string{
 		r.size.String(),
 		round(median(r.cold)), round(median(r.coldFloor)), ratio(r.cold, r.coldFloor), round(r.longest),
-		round(median(r.change)), round(quantile(r.change, 0.99)), round(median(r.changeFloor)), ratio(r.change, r.changeFloor),
-		round(median(r.userSpace)), round(median(r.swap)),
+		round(median(r.change)), round(quantile(r.change, 0.99)), round(median(r.changeFloor)),
+		round(median(r.userSpace)),
+		round(median(r.verdict)), round(quantile(r.verdict, 0.99)), round(median(r.verdictFloor)), round(median(r.swap)),
 		round(median(r.restart)), fmt.Sprint(r.writes), fmt.Sprintf("%d MB", r.heap>>20),
 	})
 }

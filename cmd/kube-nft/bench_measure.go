@@ -62,7 +62,7 @@ func measureRound(ctx context.Context, load *source.Synthetic, o benchOptions, r
 	}
 	r.cold = append(r.cold, run.cold.Took)
 	r.batches = run.cold.Batches
-	r.change, r.swap, r.heap = run.change, run.swap, max(r.heap, run.used)
+	r.change, r.swap, r.verdict, r.heap = run.change, run.swap, run.verdict, max(r.heap, run.used)
 	restart := &script{load: load}
 	if err := restart.play(ctx, o, conn); err != nil {
 		return err
@@ -95,6 +95,7 @@ type script struct {
 	commits      chan controller.Commit
 	cold         controller.Commit
 	change, swap []time.Duration
+	verdict      []time.Duration
 	used         uint64
 }
 
@@ -167,9 +168,10 @@ func (s *script) run(ctx context.Context, sink source.Sink) error {
 	return nil
 }
 
-// changeOne removes an endpoint of a Service and adds it back, and then replaces
-// it by another one and back. A Service's only endpoint is not removed, but a
-// second one added: what it is refused by is another story.
+// changeOne removes an endpoint of a Service and adds it back, replaces it by
+// another one and back, and does the same with as many endpoints as it takes for
+// another verdict. A Service's only endpoint is not removed, but a second one
+// added: what it is refused by is another story.
 func (s *script) changeOne(ctx context.Context, sink source.Sink, i int) error {
 	original := s.load.Slices(i)[0]
 	fewer := original.DeepCopy()
@@ -180,10 +182,14 @@ func (s *script) changeOne(ctx context.Context, sink source.Sink, i int) error {
 	}
 	other := original.DeepCopy()
 	other.Endpoints[len(other.Endpoints)-1].Addresses = []string{"10.255.255.2"}
-	steps := []struct {
-		to   *discoveryv1.EndpointSlice
-		into *[]time.Duration
-	}{{fewer, &s.change}, {original, &s.change}, {other, &s.swap}, {original, &s.swap}}
+	crossing := original.DeepCopy()
+	for n := len(crossing.Endpoints); n > 1 && nft.Modulus(n) == nft.Modulus(len(original.Endpoints)); n-- {
+		crossing.Endpoints = crossing.Endpoints[:n-1]
+	}
+	steps := []step{{fewer, &s.change}, {original, &s.change}, {other, &s.swap}, {original, &s.swap}}
+	if len(crossing.Endpoints) < len(original.Endpoints) {
+		steps = append(steps, step{crossing, &s.verdict}, step{original, &s.verdict})
+	}
 	for _, step := range steps {
 		slice := step.to.DeepCopy()
 		start := time.Now()
@@ -194,6 +200,12 @@ func (s *script) changeOne(ctx context.Context, sink source.Sink, i int) error {
 		*step.into = append(*step.into, time.Since(start))
 	}
 	return nil
+}
+
+// step is a change and where its time belongs.
+type step struct {
+	to   *discoveryv1.EndpointSlice
+	into *[]time.Duration
 }
 
 // await waits for a commit that changed something, or that synced.
@@ -256,6 +268,10 @@ func (r *recorder) Apply(ctx context.Context, changes ...nft.Change) error {
 // replay commits everything again, encoded beforehand: the floor.
 func (r *recorder) replay(ctx context.Context, conn *kernel.Conn, coldBatches int, into *result) error {
 	var cold time.Duration
+	steps := 4
+	if len(into.verdict) > 0 {
+		steps = 6
+	}
 	for i := range r.resets {
 		start := time.Now()
 		if err := conn.Reset(ctx, &r.resets[i].schema, r.resets[i].chains, slices.Values([]nft.Element(nil))); err != nil {
@@ -277,8 +293,10 @@ func (r *recorder) replay(ctx context.Context, conn *kernel.Conn, coldBatches in
 		case at < coldBatches:
 			cold += took
 			into.longest = max(into.longest, took)
-		case (at-coldBatches)%4 < 2: // as changeOne orders them
+		case (at-coldBatches)%steps < 2: // as changeOne orders them
 			into.changeFloor = append(into.changeFloor, took)
+		case (at-coldBatches)%steps >= 4:
+			into.verdictFloor = append(into.verdictFloor, took)
 		}
 	}
 	into.coldFloor = append(into.coldFloor, cold)

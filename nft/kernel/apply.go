@@ -164,8 +164,13 @@ func (c *Conn) replacedCounters(s *nft.Schema, d nft.Delta) (counterOf, error) {
 		return nil, nil
 	}
 	values := make(map[setKey]counter, len(replaced))
-	err := c.get(s.Family, replaced, func(e nft.Element, n counter) { values[setKey{e.Set, e.Key}] = n })
-	if err != nil {
+	q := c.inquire(s.Family, func(e nft.Element, n counter) { values[setKey{e.Set, e.Key}] = n })
+	for i := range replaced {
+		if err := q.ask(replaced[i : i+1]); err != nil {
+			return nil, fmt.Errorf("read counters: %w", err)
+		}
+	}
+	if err := q.send(); err != nil {
 		return nil, fmt.Errorf("read counters: %w", err)
 	}
 	return func(set nft.Set, k nft.Key) (counter, bool) {

@@ -83,27 +83,28 @@ func (c *Conn) getSlots(f nft.Family, set nft.Set, all []frontendSlots, contents
 	return errors.Join(errs...)
 }
 
-// readSlots reads the slots of some frontends and sends them in batches.
+// readSlots reads the slots of some frontends and sends them in batches. Each
+// frontend is asked for by itself, because its last slots may be empty.
 func (c *Conn) readSlots(f nft.Family, set nft.Set, part []frontendSlots, found chan<- []nft.Element) error {
-	keys := make([]nft.Element, 0, maxGet)
-	flush := func() error {
-		elements := make([]nft.Element, 0, len(keys))
-		err := c.get(f, keys, func(e nft.Element, _ counter) { elements = append(elements, e) })
-		keys = keys[:0]
-		found <- elements
-		return err
-	}
+	elements := make([]nft.Element, 0, maxGet)
+	q := c.inquire(f, func(e nft.Element, _ counter) { elements = append(elements, e) })
+	var keys []nft.Element
 	for _, frontend := range part {
+		keys = keys[:0]
 		for slot := range frontend.n {
 			e := nft.Element{Set: set, Key: frontend.key}
 			e.Key.Slot = slot
 			keys = append(keys, e)
-			if len(keys) == maxGet {
-				if err := flush(); err != nil {
-					return err
-				}
-			}
+		}
+		if err := q.ask(keys); err != nil {
+			return err
+		}
+		if len(elements) >= maxGet {
+			found <- elements
+			elements = make([]nft.Element, 0, maxGet)
 		}
 	}
-	return flush()
+	err := q.send()
+	found <- elements
+	return err
 }

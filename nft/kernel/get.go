@@ -5,7 +5,6 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -16,64 +15,74 @@ import (
 // its own, and all of them wait in the receive buffer.
 const maxGet = 1000
 
-// get reads elements by their keys and hands those that exist to f; only the
-// elements' sets and keys count.
-func (c *Conn) get(f nft.Family, elements []nft.Element, found func(nft.Element, counter)) error {
-	for chunk := range slices.Chunk(elements, maxGet) {
-		for len(chunk) > 0 {
-			n, err := c.getSome(f, chunk, found)
-			if err != nil {
+// inquiry asks for elements by their keys, many in one write.
+type inquiry struct {
+	conn   *Conn
+	family nft.Family
+	found  func(nft.Element, counter)
+	asked  int
+}
+
+func (c *Conn) inquire(f nft.Family, found func(nft.Element, counter)) *inquiry {
+	c.batch.clear(nft.TableName)
+	return &inquiry{conn: c, family: f, found: found}
+}
+
+// ask asks for elements of one set, as far as they exist: the kernel stops at the
+// first key that does not (nf_tables_api.c, nf_tables_getsetelem).
+func (q *inquiry) ask(elements []nft.Element) error {
+	for len(elements) > 0 {
+		n := min(len(elements), maxGet)
+		if q.asked+n > maxGet {
+			if err := q.send(); err != nil {
 				return err
 			}
-			chunk = chunk[n:]
 		}
+		q.conn.batch.elements(unix.NFT_MSG_GETSETELEM, q.family, elements[:n], nil)
+		q.asked += n
+		elements = elements[n:]
 	}
 	return nil
 }
 
-// getSome asks for elements of one set and returns how many of them are settled:
-// the kernel stops at the first one that does not exist
-// (nf_tables_api.c, nf_tables_getsetelem).
-func (c *Conn) getSome(f nft.Family, elements []nft.Element, found func(nft.Element, counter)) (int, error) {
-	set := elements[0].Set
-	if i := slices.IndexFunc(elements, func(e nft.Element) bool { return e.Set != set }); i > 0 {
-		elements = elements[:i]
+// send sends what has been asked and hands the answers on.
+func (q *inquiry) send() error {
+	if q.asked == 0 {
+		return nil
 	}
-	c.batch.clear(nft.TableName)
-	c.batch.elements(unix.NFT_MSG_GETSETELEM, f, elements, nil)
-	if err := c.send(); err != nil {
-		return 0, err
+	if err := q.conn.send(); err != nil {
+		return err
 	}
-	n := 0
 	var failed error
-	err := c.receive(false, func(h unix.NlMsghdr, body []byte) bool {
-		if h.Type == unix.NLMSG_ERROR {
-			if errno, detail, _ := decodeError(h, body); errno == unix.ENOENT {
-				n++ // the one after those that were answered
-			} else if errno != 0 {
-				failed = &CommitError{Message: "get element of " + set.String(), Errno: errno, Detail: detail}
-			}
-			return true
-		}
-		if len(body) < familyLen {
-			return true
-		}
-		for _, v := range attrs(first(body[familyLen:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-			e, count, err := decodeElement(f, set, v)
-			if err != nil {
-				failed = fmt.Errorf("%w: %w", nft.ErrSchema, err)
-				continue
-			}
-			found(e, count)
-			n++
-		}
+	err := q.conn.receive(false, func(h unix.NlMsghdr, body []byte) bool {
+		failed = errors.Join(failed, q.answer(h, body))
 		return true
 	})
-	if err := errors.Join(failed, err); err != nil {
-		return 0, err
+	q.conn.batch.clear(nft.TableName)
+	q.asked = 0
+	return errors.Join(failed, err)
+}
+
+func (q *inquiry) answer(h unix.NlMsghdr, body []byte) error {
+	if h.Type == unix.NLMSG_ERROR {
+		if errno, detail, _ := decodeError(h, body); errno != 0 && errno != unix.ENOENT {
+			return &CommitError{Message: q.conn.batch.describe(int(h.Seq)-1, 0), Errno: errno, Detail: detail}
+		}
+		return nil
 	}
-	if n == 0 {
-		return 0, fmt.Errorf("get elements of %s: %w", set, ErrUnknown)
+	if len(body) < familyLen {
+		return nil
 	}
-	return min(n, len(elements)), nil
+	set, ok := nft.ParseSet(cstring(first(body[familyLen:], unix.NFTA_SET_ELEM_LIST_SET)))
+	if !ok {
+		return nil
+	}
+	for _, v := range attrs(first(body[familyLen:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		e, count, err := decodeElement(q.family, set, v)
+		if err != nil {
+			return fmt.Errorf("%w: %w", nft.ErrSchema, err)
+		}
+		q.found(e, count)
+	}
+	return nil
 }

@@ -9,14 +9,14 @@ import (
 	"testing"
 )
 
-// TestSpread: connections are spread evenly (A2.12). Up to 64 endpoints one is
+// TestSpread: connections are spread evenly (A2.12). Up to 4 endpoints one is
 // drawn among as many; above, slots may be empty and are drawn again.
 func TestSpread(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	const most = 101
 	backends := c.backends(t, most)
-	sizes := []int{2, 3, 7, 64, 65, 67, most}
+	sizes := []int{2, 3, 5, 9, 64, 65, most}
 	for i, n := range sizes {
 		s := service(fmt.Sprint("spread-", n), 1+i, everyProtocol(80)[:2]...)
 		withNodePort(s, uint16(30000+n))
