@@ -78,6 +78,8 @@ type Controller struct {
 	state  *model.State
 	node   *model.Node
 	tables []*table
+	// endpoints is room for those of one Service port.
+	endpoints []model.PortEndpoint
 	// conflicts that were reported, so that each is reported once.
 	conflicts map[compile.Conflict]bool
 }

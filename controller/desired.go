@@ -53,10 +53,11 @@ func Compile(ctx context.Context, config Config, src source.Source) ([]Desired, 
 		for _, name := range dirty {
 			c.compile(t.desired, name)
 		}
-		c.reportConflicts(t.desired.Settle())
+		chains, conflicts := t.desired.Settle()
+		c.reportConflicts(conflicts)
 		t.adapt()
 		t.schema.Sizes = nft.SizesFor(t.desired.Counts())
-		all = append(all, Desired{t.schema, t.desired.Chains(), t.desired.Sorted()})
+		all = append(all, Desired{t.schema, chains, t.desired.Sorted()})
 	}
 	return all, nil
 }

@@ -51,7 +51,7 @@ func fromNothing(c *Controller, f nft.Family) *compile.Table {
 	fresh := compile.NewTable(f)
 	for _, name := range c.state.Names() {
 		fresh.Set(c.state.Service(name), func(p *model.ServicePort) model.Selection {
-			return model.Select(c.state.Endpoints(name, p, fresh.Model()), c.zone())
+			return model.Select(c.state.Endpoints(nil, name, p, fresh.Model()), c.zone())
 		})
 	}
 	if c.node == nil {

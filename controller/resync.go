@@ -62,7 +62,8 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []types.Namespa
 	if !t.resync {
 		return nil // the next commitDirty takes its delta
 	}
-	c.reportConflicts(t.desired.Settle())
+	chains, conflicts := t.desired.Settle()
+	c.reportConflicts(conflicts)
 	counts := t.desired.Counts()
 	adapted := t.adapt()
 	switch {
@@ -70,16 +71,16 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []types.Namespa
 		if t.adopted {
 			c.log.Warn("table is gone, making it anew", "table", t.schema.Family.String()+" "+nft.TableName)
 		}
-		err = c.create(ctx, t, done)
+		err = c.create(ctx, t, chains, done)
 	case err != nil:
 		c.log.Warn("replacing the table", "reason", err)
-		err = c.grow(ctx, t, done)
+		err = c.grow(ctx, t, chains, done)
 	case adapted || !have.Sizes.Hold(counts):
-		err = c.grow(ctx, t, done)
+		err = c.grow(ctx, t, chains, done)
 	default:
 		t.schema.Sizes = have.Sizes
-		if err = c.converge(ctx, t, have, done); err == errNoRoom {
-			err = c.grow(ctx, t, done)
+		if err = c.converge(ctx, t, chains, have, done); err == errNoRoom {
+			err = c.grow(ctx, t, chains, done)
 		}
 	}
 	if err != nil {
@@ -127,10 +128,10 @@ func (t *table) withLocalPolicy() *nft.Schema {
 // grow makes a table anew as a whole, in one transaction: there is not a moment
 // without rules, but the counters start again. It serves when a set is too small
 // and when a table's constant part is not what it should be.
-func (c *Controller) grow(ctx context.Context, t *table, done *Commit) error {
+func (c *Controller) grow(ctx context.Context, t *table, used []nft.Chain, done *Commit) error {
 	start := time.Now()
 	t.schema.Sizes = nft.SizesFor(t.desired.Counts())
-	chains := c.spareChains(t)
+	chains := c.spareChains(t, used)
 	if err := c.kernel.Reset(ctx, t.schema, chains, t.desired.All()); err != nil {
 		return fmt.Errorf("replace: %w", err)
 	}
@@ -144,9 +145,9 @@ func (c *Controller) grow(ctx context.Context, t *table, done *Commit) error {
 
 // create makes a table that is not there, in bounded transactions: what the
 // cluster needs to start first, and what refuses packets last.
-func (c *Controller) create(ctx context.Context, t *table, done *Commit) error {
+func (c *Controller) create(ctx context.Context, t *table, used []nft.Chain, done *Commit) error {
 	t.schema.Sizes = nft.SizesFor(t.desired.Counts())
-	chains := c.spareChains(t)
+	chains := c.spareChains(t, used)
 	if err := c.kernel.Reset(ctx, t.schema, chains, func(func(nft.Element) bool) {}); err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
@@ -155,7 +156,7 @@ func (c *Controller) create(ctx context.Context, t *table, done *Commit) error {
 	for _, chain := range chains {
 		have.PutChain(chain)
 	}
-	return c.converge(ctx, t, have, done)
+	return c.converge(ctx, t, used, have, done)
 }
 
 // errNoRoom says that a set would have to hold more than it can, because what is
@@ -164,11 +165,11 @@ var errNoRoom = errors.New("no room for old and new elements")
 
 // converge commits the difference between what a table holds and what it should
 // hold, in bounded transactions, each of them with whole Services.
-func (c *Controller) converge(ctx context.Context, t *table, have nft.Contents, done *Commit) error {
+func (c *Controller) converge(ctx context.Context, t *table, used []nft.Chain, have nft.Contents, done *Commit) error {
 	step := &convergence{c: c, t: t, done: done, held: have.Counts()}
 	chains := slices.Collect(maps.Keys(have.Chains))
 	step.diff = nft.NewDiff(have)
-	for _, chain := range t.desired.Chains() {
+	for _, chain := range used {
 		step.diff.WantChain(chain)
 	}
 	t.desired.SetChains(append(chains, step.diff.Delta.Chains...))
@@ -285,8 +286,7 @@ const manyElements = 20_000
 // table also those that Services may need soon. While the table is empty they cost
 // nothing; later the kernel walks all endpoints for each of them, about 0.1 µs an
 // element (nf_tables_api.c, nf_tables_bind_set).
-func (c *Controller) spareChains(t *table) []nft.Chain {
-	used := t.desired.Chains()
+func (c *Controller) spareChains(t *table, used []nft.Chain) []nft.Chain {
 	counts := t.desired.Counts()
 	if total(counts) < manyElements {
 		return used

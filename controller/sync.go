@@ -120,7 +120,8 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 		case !t.adapt() && t.schema.Sizes.Hold(t.desired.Counts()):
 			all = append(all, nft.Change{Schema: t.schema, Delta: delta})
 		default:
-			if err := c.grow(ctx, t, done); err != nil {
+			used, _ := t.desired.Settle()
+			if err := c.grow(ctx, t, used, done); err != nil {
 				return err
 			}
 		}
@@ -136,7 +137,8 @@ func (c *Controller) compile(t *compile.Table, name types.NamespacedName) {
 		return
 	}
 	t.Set(s, func(p *model.ServicePort) model.Selection {
-		return model.Select(c.state.Endpoints(name, p, t.Model()), c.zone())
+		c.endpoints = c.state.Endpoints(c.endpoints[:0], name, p, t.Model())
+		return model.Select(c.endpoints, c.zone())
 	})
 }
 

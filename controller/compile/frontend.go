@@ -136,11 +136,17 @@ func (p program) way() nft.ChainKind {
 // verdict is the element that says where a frontend leads.
 func (l lead) verdict(f Frontend, comment string) nft.Element {
 	e := nft.Element{Set: l.set, Key: f.key(), Value: nft.Value{Comment: comment}}
-	e.Value.Verdict.Kind = l.chain
-	if len(l.slots) > 0 {
-		e.Value.Verdict.N = nft.Modulus(len(l.slots))
-	}
+	e.Value.Verdict = l.to()
 	return e
+}
+
+// to is the chain that the lead's verdict goes to.
+func (l lead) to() nft.Chain {
+	c := nft.Chain{Kind: l.chain}
+	if len(l.slots) > 0 {
+		c.N = nft.Modulus(len(l.slots))
+	}
+	return c
 }
 
 // slot is the element of one endpoint.
@@ -174,6 +180,16 @@ func (p program) count(n *nft.Counts) {
 		n[l.set]++
 		if set, ok := l.set.EndpointsOf(); ok {
 			n[set] += len(l.slots)
+		}
+	}
+}
+
+// chains adds the chains that the program leads to.
+func (p program) chains(used map[nft.Chain]struct{}) {
+	leads, n := p.leads()
+	for _, l := range leads[:n] {
+		if c := l.to(); !c.Constant() {
+			used[c] = struct{}{}
 		}
 	}
 }

@@ -134,6 +134,7 @@ func (t *Table) release(s *service) {
 // compile makes a Service's ports; slots stay where they were.
 func (t *Table) compile(s *model.Service, old *service, selection func(*model.ServicePort) model.Selection) *service {
 	next := &service{name: s.Name, created: s.Created, addr: s.ClusterIPs[t.model]}
+	next.ports = make([]*port, 0, len(s.Ports))
 	for i := range s.Ports {
 		in := &s.Ports[i]
 		bound := frontends(s, in, t.model)
@@ -163,10 +164,11 @@ func (t *Table) compile(s *model.Service, old *service, selection func(*model.Se
 
 // comment names a Service port on its frontends.
 func comment(name types.NamespacedName, port string) string {
-	c := name.Namespace + "/" + name.Name
-	if port != "" {
-		c += ":" + port
+	colon := ":"
+	if port == "" {
+		colon = ""
 	}
+	c := name.Namespace + "/" + name.Name + colon + port
 	return c[:min(len(c), nft.CommentLimit)]
 }
 
@@ -300,8 +302,9 @@ func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
 }
 
 // Settle forgets what changed since the last delta, for a caller that compares
-// the whole table anyway. It returns all conflicts.
-func (t *Table) Settle() []Conflict {
+// the whole table anyway. It returns the chains that the table's elements lead to,
+// and all conflicts.
+func (t *Table) Settle() ([]nft.Chain, []Conflict) {
 	t.before = make(map[Frontend]program)
 	t.delta = nft.Delta{}
 	t.clusterIPs.settle()
@@ -311,15 +314,18 @@ func (t *Table) Settle() []Conflict {
 		nft.LoopBack:   len(t.hairpins.count),
 		nft.NodeIPs:    len(t.nodeIPs),
 	}
-	for f := range t.claims.winners {
-		t.current(f).count(&t.counts)
+	used := make(map[nft.Chain]struct{})
+	for _, c := range t.claims.winners {
+		p := c.port.program(c.kind, c.port.slots, c.port.local)
+		p.count(&t.counts)
+		p.chains(used)
 	}
 	var conflicts []Conflict
 	for f := range t.claims.losers {
 		conflicts = append(conflicts, t.claims.of(f)...)
 	}
 	slices.SortFunc(conflicts, func(a, b Conflict) int { return compareFrontends(a.Frontend, b.Frontend) })
-	return conflicts
+	return slices.SortedFunc(maps.Keys(used), nft.Chain.Compare), conflicts
 }
 
 // needChains adds the chains to a delta that its elements are the first to lead to.
@@ -359,7 +365,7 @@ func (t *Table) Elements(name types.NamespacedName) iter.Seq[nft.Element] {
 				if t.claims.winners[f.Frontend] != (claim{f.kind, p}) {
 					continue
 				}
-				if !t.current(f.Frontend).elements(f.Frontend, yield) {
+				if !p.program(f.kind, p.slots, p.local).elements(f.Frontend, yield) {
 					return
 				}
 			}
@@ -407,20 +413,6 @@ func (t *Table) SetChains(chains []nft.Chain) {
 	for _, c := range chains {
 		t.chains[c] = struct{}{}
 	}
-}
-
-// Chains lists the chains that the table's elements lead to.
-func (t *Table) Chains() []nft.Chain {
-	used := make(map[nft.Chain]struct{})
-	for f := range t.claims.winners {
-		leads, n := t.current(f).leads()
-		for _, l := range leads[:n] {
-			if c := l.verdict(f, "").Value.Verdict; !c.Constant() {
-				used[c] = struct{}{}
-			}
-		}
-	}
-	return slices.SortedFunc(maps.Keys(used), nft.Chain.Compare)
 }
 
 // Sorted yields everything that the table holds, by set and key.

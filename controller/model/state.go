@@ -128,11 +128,11 @@ type PortEndpoint struct {
 	Endpoint
 }
 
-// Endpoints merges what all slices say about a Service port in a family, sorted
-// by address. Of two entries for one address and port, a pod that runs wins over
+// Endpoints appends to none what all slices say about a Service port in a family,
+// merged and sorted by address. Of two entries for one address and port, a pod that runs wins over
 // one that terminates: pods reuse addresses.
-func (s *State) Endpoints(service types.NamespacedName, port *ServicePort, f Family) []PortEndpoint {
-	var all []PortEndpoint
+func (s *State) Endpoints(none []PortEndpoint, service types.NamespacedName, port *ServicePort, f Family) []PortEndpoint {
+	all := none
 	for _, slice := range s.slices[service] {
 		if slice.Family != f {
 			continue

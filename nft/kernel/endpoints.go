@@ -41,7 +41,9 @@ type frontendSlots struct {
 }
 
 // Readers work side by side, since the kernel serves such requests without a
-// lock; each is worth its socket from some thousand elements on.
+// lock. All but one need a socket of their own, and to close it takes a few
+// milliseconds (nf_tables_api.c, nft_rcv_nl_event): worth it from some thousand
+// elements on.
 const (
 	maxReaders       = 4
 	frontendsAReader = 1000
@@ -56,15 +58,20 @@ func (c *Conn) getSlots(f nft.Family, set nft.Set, all []frontendSlots, contents
 	found := make(chan []nft.Element, readers)
 	failed := make(chan error, readers)
 	var wg sync.WaitGroup
+	conn := c
 	for part := range slices.Chunk(all, (len(all)+readers-1)/readers) {
-		conn, err := Open(c.options)
-		if err != nil {
-			failed <- err
-			break
-		}
-		wg.Go(func() {
+		if conn == nil {
+			var err error
+			if conn, err = Open(c.options); err != nil {
+				failed <- err
+				break
+			}
 			defer conn.Close()
-			if err := conn.readSlots(f, set, part, found); err != nil {
+		}
+		reader := conn
+		conn = nil
+		wg.Go(func() {
+			if err := reader.readSlots(f, set, part, found); err != nil {
 				failed <- err
 			}
 		})
