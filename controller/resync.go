@@ -79,7 +79,7 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []types.Namespa
 		err = c.grow(ctx, t, chains, done)
 	default:
 		t.schema.Sizes = have.Sizes
-		if err = c.converge(ctx, t, chains, have, done); err == errNoRoom {
+		if err = c.converge(ctx, t, chains, have, done); errors.Is(err, errNoRoom) {
 			err = c.grow(ctx, t, chains, done)
 		}
 	}
@@ -192,10 +192,12 @@ func (c *Controller) converge(ctx context.Context, t *table, used []nft.Chain, h
 	}
 	step.flush(ctx)
 	step.clear(ctx)
+	step.wait()
 	return step.err
 }
 
-// convergence is a converge under way. The first error ends it.
+// convergence is a converge under way: while the kernel commits one transaction
+// the next one gathers. The first error ends it.
 type convergence struct {
 	c    *Controller
 	t    *table
@@ -203,6 +205,8 @@ type convergence struct {
 	diff *nft.Diff
 	held nft.Counts
 	last []nft.Element // what refuses packets
+	sent nft.Delta     // the transaction under way, or the room of the last one
+	busy chan error    // its outcome; nil if there is none
 	err  error
 }
 
@@ -224,8 +228,18 @@ func (s *convergence) bound(ctx context.Context) {
 
 // flush commits what has gathered.
 func (s *convergence) flush(ctx context.Context) {
-	s.commit(ctx, s.diff.Delta)
-	s.diff.Next()
+	s.wait()
+	gathered := s.diff.Delta
+	s.diff.Delta = s.sent.Emptied()
+	s.commit(ctx, gathered)
+}
+
+// wait waits for the transaction under way.
+func (s *convergence) wait() {
+	if s.busy != nil {
+		s.err = errors.Join(s.err, <-s.busy)
+		s.busy = nil
+	}
 }
 
 // clear deletes what nobody wants: the ways to it first.
@@ -238,7 +252,10 @@ func (s *convergence) clear(ctx context.Context) {
 	}
 }
 
+// commit starts a transaction, unless there was an error.
 func (s *convergence) commit(ctx context.Context, d nft.Delta) {
+	s.wait()
+	s.sent = d
 	if s.err != nil || d.Empty() {
 		return
 	}
@@ -246,7 +263,9 @@ func (s *convergence) commit(ctx context.Context, d nft.Delta) {
 		s.err = errNoRoom
 		return
 	}
-	s.err = s.c.apply(ctx, s.done, nft.Change{Schema: s.t.schema, Delta: d})
+	busy := make(chan error, 1)
+	s.busy = busy
+	go func() { busy <- s.c.apply(ctx, s.done, nft.Change{Schema: s.t.schema, Delta: d}) }()
 }
 
 func refuses(s nft.Set) bool {

@@ -92,6 +92,9 @@ func (d *Delta) Empty() bool {
 	return len(d.Chains)+len(d.Delete)+len(d.Add) == 0
 }
 
+// Emptied is an empty delta in the room of this one.
+func (d *Delta) Emptied() Delta { return Delta{Delete: d.Delete[:0], Add: d.Add[:0]} }
+
 // Size is the number of elements and chains that the delta touches.
 func (d *Delta) Size() int {
 	return len(d.Chains) + len(d.Delete) + len(d.Add)
@@ -111,18 +114,13 @@ func (d *Delta) Count(n *Counts) {
 // at a time, so that the wanted contents need never exist as a whole.
 type Diff struct {
 	// Delta grows with each difference found. The caller may take it at any time
-	// between two calls, and empties it with Next.
+	// between two calls and leave an empty one.
 	Delta Delta
 	have  Contents
 }
 
 // NewDiff starts a comparison with what a table holds; have is used up by it.
 func NewDiff(have Contents) *Diff { return &Diff{have: have} }
-
-// Next starts a new delta in the room of the last one.
-func (d *Diff) Next() {
-	d.Delta = Delta{Delete: d.Delta.Delete[:0], Add: d.Delta.Add[:0]}
-}
 
 // Want says that the table should hold the element.
 func (d *Diff) Want(e Element) {
