@@ -50,8 +50,8 @@ func Compile(ctx context.Context, config Config, src source.Source) ([]Desired, 
 	var all []Desired
 	dirty := c.state.TakeDirty()
 	for _, t := range c.tables {
-		for _, name := range dirty {
-			c.compile(t.desired, name)
+		for _, e := range dirty {
+			c.compile(t.desired, e)
 		}
 		chains, conflicts := t.desired.Settle()
 		c.reportConflicts(conflicts)

@@ -49,9 +49,9 @@ func openKernel(t testing.TB, ns *netlab.Namespace) *kernel.Conn {
 // fromNothing compiles the state as a process would that starts now.
 func fromNothing(c *Controller, f nft.Family) *compile.Table {
 	fresh := compile.NewTable(f)
-	for _, name := range c.state.Names() {
-		fresh.Set(c.state.Service(name), func(p *model.ServicePort) model.Selection {
-			return model.Select(c.state.Endpoints(nil, name, p, fresh.Model()), c.zone())
+	for _, e := range c.state.Services() {
+		fresh.Set(e.Service, func(p *model.ServicePort) model.Selection {
+			return model.Select(e.Endpoints(nil, p, fresh.Model()), c.zone())
 		})
 	}
 	if c.node == nil {
@@ -163,7 +163,7 @@ func restart(c *Controller, conn *kernel.Conn) Commit {
 	config.Committed = func(d Commit) { done = d }
 	fresh := New(config, conn)
 	fresh.state, fresh.node = c.state, c.node
-	fresh.state.MarkDirty(c.state.Names())
+	fresh.state.MarkAll()
 	fresh.queue.Synced()
 	if err := fresh.pass(context.Background()); err != nil {
 		done.Batches = -1

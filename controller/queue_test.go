@@ -32,7 +32,7 @@ func TestQueueIsNotShared(t *testing.T) {
 	wg.Wait()
 	pending, _ := c.queue.take()
 	c.merge(pending)
-	if n := len(c.state.Names()); n != load.Services {
+	if n := len(c.state.Services()); n != load.Services {
 		t.Errorf("%d Services came through, want %d", n, load.Services)
 	}
 }

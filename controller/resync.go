@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kube-nft/kube-nft/controller/compile"
 	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/nft"
 )
@@ -33,14 +34,16 @@ func (c *Controller) resyncAll(ctx context.Context, done *Commit) error {
 			for _, other := range c.tables {
 				other.resync = true
 			}
-			c.state.MarkDirty(dirty)
+			for _, e := range dirty {
+				c.state.Mark(e)
+			}
 			return fmt.Errorf("table %s %s: %w", t.schema.Family, nft.TableName, err)
 		}
 	}
 	return nil
 }
 
-func (c *Controller) resync(ctx context.Context, t *table, dirty []types.NamespacedName, done *Commit) error {
+func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry, done *Commit) error {
 	have, err := nft.Contents{}, error(nil)
 	if t.resync {
 		have, err = c.read(ctx, t)
@@ -55,8 +58,8 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []types.Namespa
 		c.setNodeIPs()
 	}
 	t.desired.Reserve(len(dirty))
-	for _, name := range dirty {
-		c.compile(t.desired, name)
+	for _, e := range dirty {
+		c.compile(t.desired, e)
 	}
 	t.desired.AdoptDone()
 	if !t.resync {
@@ -176,9 +179,9 @@ func (c *Controller) converge(ctx context.Context, t *table, used []nft.Chain, h
 	for e := range t.desired.Shared() {
 		step.want(e)
 	}
-	names, urgent := c.ordered(t)
-	for i, name := range names {
-		for e := range t.desired.Elements(name) {
+	services, urgent := c.ordered(t)
+	for i, service := range services {
+		for e := range t.desired.Elements(service) {
 			step.want(e)
 		}
 		if i+1 == urgent {
@@ -274,16 +277,16 @@ func refuses(s nft.Set) bool {
 
 // ordered lists the Services of a table: first those that a starting cluster
 // waits for, and how many they are, then the others in no order.
-func (c *Controller) ordered(t *table) (names []types.NamespacedName, urgent int) {
-	var first, rest []types.NamespacedName
-	for name := range t.desired.Names() {
-		if c.urgent(name) {
-			first = append(first, name)
+func (c *Controller) ordered(t *table) (services []*compile.Service, urgent int) {
+	var first, rest []*compile.Service
+	for s := range t.desired.Services() {
+		if c.urgent(s.Name()) {
+			first = append(first, s)
 		} else {
-			rest = append(rest, name)
+			rest = append(rest, s)
 		}
 	}
-	slices.SortFunc(first, model.CompareNames)
+	slices.SortFunc(first, func(a, b *compile.Service) int { return model.CompareNames(a.Name(), b.Name()) })
 	return append(first, rest...), len(first)
 }
 

@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/kube-nft/kube-nft/controller/compile"
 	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/nft"
@@ -105,12 +103,12 @@ func (c *Controller) setNodeIPs() {
 
 // commitDirty commits what changed since the last pass.
 func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
-	names := c.state.TakeDirty()
-	done.Services += len(names)
+	dirty := c.state.TakeDirty()
+	done.Services += len(dirty)
 	var all []nft.Change
 	for _, t := range c.tables {
-		for _, name := range names {
-			c.compile(t.desired, name)
+		for _, e := range dirty {
+			c.compile(t.desired, e)
 		}
 		delta, conflicts := t.desired.TakeDelta()
 		c.reportConflicts(conflicts)
@@ -130,14 +128,13 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 }
 
 // compile brings one Service into a table.
-func (c *Controller) compile(t *compile.Table, name types.NamespacedName) {
-	s := c.state.Service(name)
-	if s == nil {
-		t.Delete(name)
+func (c *Controller) compile(t *compile.Table, e *model.Entry) {
+	if e.Service == nil {
+		t.Delete(e.Name)
 		return
 	}
-	t.Set(s, func(p *model.ServicePort) model.Selection {
-		c.endpoints = c.state.Endpoints(c.endpoints[:0], name, p, t.Model())
+	t.Set(e.Service, func(p *model.ServicePort) model.Selection {
+		c.endpoints = e.Endpoints(c.endpoints[:0], p, t.Model())
 		return model.Select(c.endpoints, c.zone())
 	})
 }

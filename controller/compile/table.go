@@ -23,7 +23,7 @@ import (
 type Table struct {
 	family   nft.Family
 	model    model.Family
-	services map[types.NamespacedName]*service
+	services map[types.NamespacedName]*Service
 	claims   claims
 	// How many Service ports each address stands for; an element each.
 	clusterIPs refs
@@ -36,8 +36,8 @@ type Table struct {
 	delta      nft.Delta            // changes of what is not behind a frontend
 }
 
-// service is a compiled Service.
-type service struct {
+// Service is a compiled Service.
+type Service struct {
 	name    types.NamespacedName
 	created int64
 	addr    netip.Addr
@@ -46,7 +46,7 @@ type service struct {
 
 // port is a compiled Service port.
 type port struct {
-	service   *service
+	service   *Service
 	index     int
 	name      string
 	protocol  model.Protocol
@@ -65,7 +65,7 @@ func NewTable(f nft.Family) *Table {
 	t := &Table{
 		family:     f,
 		model:      model.IPv4,
-		services:   make(map[types.NamespacedName]*service),
+		services:   make(map[types.NamespacedName]*Service),
 		claims:     newClaims(0),
 		clusterIPs: newRefs(nft.ClusterIPs),
 		hairpins:   newRefs(nft.LoopBack),
@@ -115,7 +115,7 @@ func (t *Table) Delete(name types.NamespacedName) {
 }
 
 // release takes a Service's claims back.
-func (t *Table) release(s *service) {
+func (t *Table) release(s *Service) {
 	if s == nil {
 		return
 	}
@@ -132,8 +132,8 @@ func (t *Table) release(s *service) {
 }
 
 // compile makes a Service's ports; slots stay where they were.
-func (t *Table) compile(s *model.Service, old *service, selection func(*model.ServicePort) model.Selection) *service {
-	next := &service{name: s.Name, created: s.Created, addr: s.ClusterIPs[t.model]}
+func (t *Table) compile(s *model.Service, old *Service, selection func(*model.ServicePort) model.Selection) *Service {
+	next := &Service{name: s.Name, created: s.Created, addr: s.ClusterIPs[t.model]}
 	next.ports = make([]*port, 0, len(s.Ports))
 	for i := range s.Ports {
 		in := &s.Ports[i]
@@ -174,7 +174,7 @@ func comment(name types.NamespacedName, port string) string {
 
 // slots finds the slots that a Service port has now: in this table, or at first
 // in the one that is being adopted.
-func (t *Table) slots(old *service, p *port) (all, local []netip.AddrPort) {
+func (t *Table) slots(old *Service, p *port) (all, local []netip.AddrPort) {
 	if old != nil {
 		for _, o := range old.ports {
 			if o.name == p.name && o.protocol == p.protocol {
@@ -267,7 +267,7 @@ func (t *Table) current(f Frontend) program {
 // Reserve makes room for as many Services, if the table is empty.
 func (t *Table) Reserve(services int) {
 	if len(t.services) == 0 {
-		t.services = make(map[types.NamespacedName]*service, services)
+		t.services = make(map[types.NamespacedName]*Service, services)
 		t.claims = newClaims(services)
 		t.clusterIPs.count = make(map[netip.Addr]int, services)
 	}
@@ -350,16 +350,15 @@ func (t *Table) Model() model.Family { return t.model }
 // Counts is the number of elements in each set.
 func (t *Table) Counts() nft.Counts { return t.counts }
 
-// Names lists the Services that the table serves, in no order.
-func (t *Table) Names() iter.Seq[types.NamespacedName] { return maps.Keys(t.services) }
+// Services lists the Services that the table serves, in no order.
+func (t *Table) Services() iter.Seq[*Service] { return maps.Values(t.services) }
+
+// Name is the Service's name.
+func (s *Service) Name() types.NamespacedName { return s.name }
 
 // Elements yields what the table holds for the frontends of one Service.
-func (t *Table) Elements(name types.NamespacedName) iter.Seq[nft.Element] {
+func (t *Table) Elements(s *Service) iter.Seq[nft.Element] {
 	return func(yield func(nft.Element) bool) {
-		s := t.services[name]
-		if s == nil {
-			return
-		}
 		for _, p := range s.ports {
 			for _, f := range p.frontends {
 				if t.claims.winners[f.Frontend] != (claim{f.kind, p}) {

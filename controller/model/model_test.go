@@ -241,7 +241,7 @@ func TestMergedSlices(t *testing.T) {
 	check := func(want ...string) {
 		t.Helper()
 		var got []string
-		for _, e := range s.Endpoints(nil, service, port, IPv4) {
+		for _, e := range s.entry(service).Endpoints(nil, port, IPv4) {
 			got = append(got, e.Addr.String()+" "+e.state(true).String())
 		}
 		if !slices.Equal(got, want) {
@@ -249,7 +249,7 @@ func TestMergedSlices(t *testing.T) {
 		}
 	}
 	check("10.128.0.1:8080 ready", "10.128.0.2:9090 ready")
-	if e := s.Endpoints(nil, service, port, IPv6); len(e) != 0 {
+	if e := s.entry(service).Endpoints(nil, port, IPv6); len(e) != 0 {
 		t.Errorf("IPv6: %v", e)
 	}
 	s.TakeDirty()

@@ -14,104 +14,135 @@ import (
 // marks the Services that it may affect; what they lead to is for the reader to
 // find out.
 type State struct {
-	services map[types.NamespacedName]*Service
-	slices   map[types.NamespacedName][]*Slice // by Service, sorted by name
-	owners   map[types.NamespacedName]types.NamespacedName
-	dirty    map[types.NamespacedName]struct{}
+	entries map[types.NamespacedName]*Entry
+	owners  map[types.NamespacedName]*Entry // of slices
+	dirty   []*Entry
+}
+
+// Entry is a name under which there is a Service, EndpointSlices, or both.
+type Entry struct {
+	Name    types.NamespacedName
+	Service *Service // nil if there is none
+	slices  []*Slice // sorted by name
+	dirty   bool
 }
 
 // NewState returns a State of an empty cluster.
 func NewState() *State {
 	return &State{
-		services: make(map[types.NamespacedName]*Service),
-		slices:   make(map[types.NamespacedName][]*Slice),
-		owners:   make(map[types.NamespacedName]types.NamespacedName),
-		dirty:    make(map[types.NamespacedName]struct{}),
+		entries: make(map[types.NamespacedName]*Entry),
+		owners:  make(map[types.NamespacedName]*Entry),
 	}
 }
 
 // SetService adds or replaces a Service.
 func (s *State) SetService(svc *Service) {
-	s.services[svc.Name] = svc
-	s.dirty[svc.Name] = struct{}{}
+	e := s.entry(svc.Name)
+	e.Service = svc
+	s.changed(e)
 }
 
 // DeleteService removes a Service; its slices stay, they may outlive it.
 func (s *State) DeleteService(name types.NamespacedName) {
-	if _, ok := s.services[name]; ok {
-		delete(s.services, name)
-		s.dirty[name] = struct{}{}
+	if e := s.entries[name]; e != nil && e.Service != nil {
+		e.Service = nil
+		s.changed(e)
 	}
 }
 
 // SetSlice adds or replaces an EndpointSlice, which may have changed its Service.
 func (s *State) SetSlice(slice *Slice) {
-	if owner, ok := s.owners[slice.Name]; ok && owner != slice.Service {
+	if owner := s.owners[slice.Name]; owner != nil && owner.Name != slice.Service {
 		s.DeleteSlice(slice.Name)
 	}
-	s.owners[slice.Name] = slice.Service
-	all := s.slices[slice.Service]
-	i, found := slices.BinarySearchFunc(all, slice.Name.Name, compareSliceName)
+	e := s.entry(slice.Service)
+	s.owners[slice.Name] = e
+	i, found := slices.BinarySearchFunc(e.slices, slice.Name.Name, compareSliceName)
 	if found {
-		all[i] = slice
+		e.slices[i] = slice
 	} else {
-		s.slices[slice.Service] = slices.Insert(all, i, slice)
+		e.slices = slices.Insert(e.slices, i, slice)
 	}
-	s.dirty[slice.Service] = struct{}{}
+	s.changed(e)
 }
 
 // DeleteSlice removes an EndpointSlice.
 func (s *State) DeleteSlice(name types.NamespacedName) {
-	owner, ok := s.owners[name]
-	if !ok {
+	e := s.owners[name]
+	if e == nil {
 		return
 	}
 	delete(s.owners, name)
-	all := s.slices[owner]
-	if i, found := slices.BinarySearchFunc(all, name.Name, compareSliceName); found {
-		all = slices.Delete(all, i, i+1)
+	if i, found := slices.BinarySearchFunc(e.slices, name.Name, compareSliceName); found {
+		e.slices = slices.Delete(e.slices, i, i+1)
 	}
-	if len(all) == 0 {
-		delete(s.slices, owner)
-	} else {
-		s.slices[owner] = all
-	}
-	s.dirty[owner] = struct{}{}
+	s.changed(e)
 }
 
 func compareSliceName(s *Slice, name string) int { return strings.Compare(s.Name.Name, name) }
 
-// Service returns a Service, or nil.
-func (s *State) Service(name types.NamespacedName) *Service { return s.services[name] }
-
-// Names lists all Services, in no order.
-func (s *State) Names() []types.NamespacedName {
-	names := make([]types.NamespacedName, 0, len(s.services))
-	for name := range s.services {
-		names = append(names, name)
+// entry finds or makes an entry.
+func (s *State) entry(name types.NamespacedName) *Entry {
+	e := s.entries[name]
+	if e == nil {
+		e = &Entry{Name: name}
+		s.entries[name] = e
 	}
-	return names
+	return e
+}
+
+// changed marks an entry, and forgets it if nothing is left of it: the mark is
+// the last that is heard of it.
+func (s *State) changed(e *Entry) {
+	s.Mark(e)
+	if e.Service == nil && len(e.slices) == 0 {
+		delete(s.entries, e.Name)
+	}
+}
+
+// Mark makes TakeDirty list an entry.
+func (s *State) Mark(e *Entry) {
+	if !e.dirty {
+		e.dirty = true
+		s.dirty = append(s.dirty, e)
+	}
 }
 
 // MarkAll makes TakeDirty list all Services.
 func (s *State) MarkAll() {
-	for name := range s.services {
-		s.dirty[name] = struct{}{}
+	for _, e := range s.entries {
+		s.Mark(e)
 	}
 }
 
-// TakeDirty lists the Services that changes may have affected since the last
-// call, in no order; some may not exist any more.
-func (s *State) TakeDirty() []types.NamespacedName {
-	if len(s.dirty) == 0 {
-		return nil
+// TakeDirty lists the entries that changed since the last call. One that was
+// forgotten stands before a later one of the same name.
+func (s *State) TakeDirty() []*Entry {
+	dirty := s.dirty
+	s.dirty = nil
+	for _, e := range dirty {
+		e.dirty = false
 	}
-	names := make([]types.NamespacedName, 0, len(s.dirty))
-	for name := range s.dirty {
-		names = append(names, name)
+	return dirty
+}
+
+// Service returns a Service, or nil.
+func (s *State) Service(name types.NamespacedName) *Service {
+	if e := s.entries[name]; e != nil {
+		return e.Service
 	}
-	s.dirty = make(map[types.NamespacedName]struct{}) // clearing would keep its size
-	return names
+	return nil
+}
+
+// Services lists all entries that have a Service, in no order.
+func (s *State) Services() []*Entry {
+	var all []*Entry
+	for _, e := range s.entries {
+		if e.Service != nil {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // CompareNames orders objects by namespace and name.
@@ -131,9 +162,9 @@ type PortEndpoint struct {
 // Endpoints appends to none what all slices say about a Service port in a family,
 // merged and sorted by address. Of two entries for one address and port, a pod that runs wins over
 // one that terminates: pods reuse addresses.
-func (s *State) Endpoints(none []PortEndpoint, service types.NamespacedName, port *ServicePort, f Family) []PortEndpoint {
+func (e *Entry) Endpoints(none []PortEndpoint, port *ServicePort, f Family) []PortEndpoint {
 	all := none
-	for _, slice := range s.slices[service] {
+	for _, slice := range e.slices {
 		if slice.Family != f {
 			continue
 		}
@@ -142,8 +173,8 @@ func (s *State) Endpoints(none []PortEndpoint, service types.NamespacedName, por
 				continue
 			}
 			all = slices.Grow(all, len(slice.Endpoints))
-			for _, e := range slice.Endpoints {
-				all = append(all, PortEndpoint{netip.AddrPortFrom(e.Addr, p.Port), e})
+			for _, endpoint := range slice.Endpoints {
+				all = append(all, PortEndpoint{netip.AddrPortFrom(endpoint.Addr, p.Port), endpoint})
 			}
 		}
 	}
@@ -159,11 +190,4 @@ func (s *State) Endpoints(none []PortEndpoint, service types.NamespacedName, por
 		merged = append(merged, e)
 	}
 	return merged
-}
-
-// MarkDirty makes TakeDirty list Services again.
-func (s *State) MarkDirty(names []types.NamespacedName) {
-	for _, name := range names {
-		s.dirty[name] = struct{}{}
-	}
 }
