@@ -199,6 +199,36 @@ the table of a cluster or of manifests in this form.
 		}
 	}
 
+# The external traffic policy Local
+
+While a Service has it, PREROUTING begins with one more rule, and there are more
+maps of the same types: KUBE-XLB and KUBE-XLB-NODEPORTS for frontends, KUBE-SEP-XLB
+and KUBE-SEP-XLB-NODEPORTS for endpoints on this node.
+
+	chain PREROUTING {
+		type nat hook prerouting priority dstnat; policy accept;
+		ip saddr != 10.128.0.0/16 jump KUBE-XLB
+		jump KUBE-SERVICES
+	}
+	chain KUBE-XLB {
+		ip daddr . meta l4proto . th dport vmap @KUBE-XLB
+		ip daddr @KUBE-NODE-IP meta l4proto . th dport vmap @KUBE-XLB-NODEPORTS
+	}
+	chain KUBE-XLB-1 {
+		dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @KUBE-SEP-XLB
+	}
+	chain KUBE-XLB-SVC-2 {
+		ip saddr != 10.128.0.0/16 jump KUBE-MARK-MASQ
+		dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @KUBE-SEP
+		goto KUBE-SVC-1
+	}
+
+Clients meet KUBE-XLB first: endpoints on this node only, under their own address,
+or `drop` where this node has none. Local pods pass it, and the node itself never
+comes by: both find the same frontend in KUBE-SERVICES, which leads them to all
+endpoints by KUBE-XLB-SVC-n, the node masqueraded. The internal policy Local needs
+nothing of this: the frontend of a ClusterIP leads to fewer slots.
+
 # One connection
 
 A client 198.51.100.9 connects to 192.0.2.80, TCP port 80:
@@ -236,6 +266,7 @@ as a whole, in one transaction.
 
   - LocalPods: the prefix of the first rule of KUBE-SVC-n; without it the rule is
     left out and nobody is masqueraded on the way to a ClusterIP.
+  - LocalPolicy: the jump to KUBE-XLB. It comes with the first Service that needs it.
   - MasqueradeAll: that rule is `jump KUBE-MARK-MASQ` for everybody.
   - MasqueradeBit: the bit 0x00004000 of the mark. The other bits are not ours.
   - AllNodePorts: `fib daddr type local ip daddr != 127.0.0.0/8` instead of

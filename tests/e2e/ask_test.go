@@ -147,8 +147,26 @@ func (c *cluster) silent(t *testing.T, from *host, network string, dst netip.Add
 	}
 }
 
+// vanishes is silent, also for the node itself: a packet that is dropped on its
+// way out fails the sender's own write, which UDP tells and TCP does not.
+func (c *cluster) vanishes(t *testing.T, from *host, network string, dst netip.AddrPort) {
+	t.Helper()
+	a, err := from.ask(network, dst, silence)
+	if from == c.node && network == "udp" && errors.Is(err, netlab.ErrFiltered) {
+		return
+	}
+	if !errors.Is(err, netlab.ErrTimeout) {
+		t.Errorf("from %s to %s %s: got %v, %v, want silence", from.Name(), network, dst, a, err)
+	}
+}
+
 // eachWay runs a subtest for each network and family.
 func eachWay(t *testing.T, f func(t *testing.T, network string, f family)) {
+	t.Helper()
+	eachWayOf(t, networks, f)
+}
+
+func eachWayOf(t *testing.T, networks []string, f func(t *testing.T, network string, f family)) {
 	t.Helper()
 	for _, network := range networks {
 		for _, fam := range families {

@@ -203,9 +203,25 @@ func TestRestart(t *testing.T) {
 		c.edit(t, random)
 	}
 	c.programmed(t)
-	before := c.Run(c.node.Namespace, "nft", "list", "ruleset")
+	c.restartsQuietly(t, "--cluster-cidr", clusterCIDR)
 
+	// Edited while nobody watched.
+	c.proxy.kill()
+	c.write(t, "web.yaml", withSlices(web, c.a, c.b)...)
+	c.start(t, "--cluster-cidr", clusterCIDR)
+	c.programmed(t)
+	eachWay(t, func(t *testing.T, network string, f family) {
+		c.served(t, c.client, network, netip.AddrPortFrom(clusterIP(1)[f], 80), masqueraded, "a", "b")
+	})
+}
+
+// restartsQuietly kills kube-nft and starts it again, then stops it and starts it
+// again, and checks that it writes nothing.
+func (c *cluster) restartsQuietly(t *testing.T, flags ...string) {
+	t.Helper()
+	before := c.Run(c.node.Namespace, "nft", "list", "ruleset")
 	events := startProcess(t, c.node.Command(t.Context(), "nft", "monitor"))
+	defer events.kill()
 	mark := func(name string) {
 		c.Eventually(10*time.Second, func() error {
 			c.Must(c.node.NFT("add table inet " + name + "\n"))
@@ -219,7 +235,7 @@ func TestRestart(t *testing.T) {
 	mark("before")
 	for _, end := range []func(){func() { c.proxy.kill() }, func() { c.proxy.stop(t) }} {
 		end()
-		c.start(t, "--cluster-cidr", clusterCIDR)
+		c.start(t, flags...)
 		c.proxy.logs(t, "everything is programmed")
 	}
 	mark("after")
@@ -231,15 +247,6 @@ func TestRestart(t *testing.T) {
 	if after := c.Run(c.node.Namespace, "nft", "list", "ruleset"); withoutCounters(after) != withoutCounters(before) {
 		t.Error("a restart changed the ruleset")
 	}
-
-	// Edited while nobody watched.
-	c.proxy.kill()
-	c.write(t, "web.yaml", withSlices(web, c.a, c.b)...)
-	c.start(t, "--cluster-cidr", clusterCIDR)
-	c.programmed(t)
-	eachWay(t, func(t *testing.T, network string, f family) {
-		c.served(t, c.client, network, netip.AddrPortFrom(clusterIP(1)[f], 80), masqueraded, "a", "b")
-	})
 }
 
 // withoutCounters takes the values of counters out of a ruleset.

@@ -113,6 +113,37 @@ func withIngress(s *corev1.Service, ips ...netip.Addr) *corev1.Service {
 	return s
 }
 
+// everywhere returns a Service of TCP and UDP with every kind of frontend: its
+// addresses and node port are those of its number, which is below 100.
+func everywhere(name string, n int) *corev1.Service {
+	s := withNodePort(service(name, n, everyProtocol(80)[:2]...), uint16(30000+n))
+	for f := range families {
+		s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, externalIP(n)[f].String())
+		withIngress(s, balancerIP(n)[f])
+	}
+	return s
+}
+
+// external lists the frontends of such a Service besides its cluster IP.
+func external(n int, f family) map[string]netip.AddrPort {
+	return map[string]netip.AddrPort{
+		"load balancer IP": netip.AddrPortFrom(balancerIP(n)[f], 80),
+		"external IP":      netip.AddrPortFrom(externalIP(n)[f], 80),
+		"node port":        netip.AddrPortFrom(outside[f], uint16(30000+n)),
+	}
+}
+
+// externalLocal and internalLocal make a Service's traffic policies Local.
+func externalLocal(s *corev1.Service) *corev1.Service {
+	s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	return s
+}
+
+func internalLocal(s *corev1.Service) *corev1.Service {
+	s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal)
+	return s
+}
+
 // slice returns an EndpointSlice of a Service with pods for its endpoints, all
 // ports on targetPort.
 func slice(s *corev1.Service, f family, pods ...*host) *discoveryv1.EndpointSlice {
@@ -137,6 +168,17 @@ func slice(s *corev1.Service, f family, pods ...*host) *discoveryv1.EndpointSlic
 // withSlices returns a Service and its EndpointSlices of both families.
 func withSlices(s *corev1.Service, pods ...*host) []any {
 	return []any{s, slice(s, ip4, pods...), slice(s, ip6, pods...)}
+}
+
+// eachEndpoint changes the endpoints of what withSlices returned, by their number.
+func eachEndpoint(objects []any, change func(i int, e *discoveryv1.Endpoint)) []any {
+	for _, o := range objects[1:] {
+		one := o.(*discoveryv1.EndpointSlice)
+		for i := range one.Endpoints {
+			change(i, &one.Endpoints[i])
+		}
+	}
+	return objects
 }
 
 func slicePort(name string, protocol corev1.Protocol, number int32) discoveryv1.EndpointPort {
