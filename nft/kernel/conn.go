@@ -39,6 +39,9 @@ type Conn struct {
 	room   int    // the socket's send buffer
 }
 
+// header is a netlink message's header (RFC 3549, section 2.2).
+type header = unix.NlMsghdr
+
 // receiveBuffer holds the answers to a request for many elements; the kernel
 // bounds one dump datagram to 32 kB (af_netlink.c, netlink_dump).
 const (

@@ -18,14 +18,12 @@ import (
 // element counters and set user data behave as we read them.
 var oldestKernel = [2]int{5, 13}
 
-// options of the kernel configuration behind each kind of expression.
-var configOf = map[string]string{
-	"numgen": "CONFIG_NFT_NUMGEN",
-	"nat":    "CONFIG_NFT_NAT",
-	"masq":   "CONFIG_NFT_MASQ",
-	"reject": "CONFIG_NFT_REJECT",
-	"ct":     "CONFIG_NFT_CT",
-	"fib":    "CONFIG_NFT_FIB_IPV4 and CONFIG_NFT_FIB_IPV6",
+// configOf names the option of the kernel's configuration behind an expression.
+func configOf(expression string) string {
+	if expression == "fib" {
+		return "CONFIG_NFT_FIB_IPV4 and CONFIG_NFT_FIB_IPV6"
+	}
+	return "CONFIG_NFT_" + strings.ToUpper(expression)
 }
 
 // Preflight asks the kernel whether it can hold a table of the schema, by
@@ -71,8 +69,8 @@ func (c *Conn) preflightAnswers(f nft.Family) error {
 		case errno == 0:
 		case errno == unix.EAFNOSUPPORT:
 			missing = append(missing, fmt.Sprintf("nftables tables of family %s (CONFIG_NF_TABLES_IPV4, CONFIG_NF_TABLES_IPV6)", f))
-		case errno == unix.ENOENT && configOf[name] != "":
-			missing = append(missing, fmt.Sprintf("the expression %s (%s)", name, configOf[name]))
+		case errno == unix.ENOENT && name != "" && name != "lookup" && name != "immediate":
+			missing = append(missing, fmt.Sprintf("the expression %s (%s)", name, configOf(name)))
 		default:
 			other = errors.Join(other, &CommitError{Message: c.batch.describe(index, offset), Errno: errno, Detail: detail})
 		}
