@@ -20,29 +20,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
-)
 
-// manifestFiles lists the manifests at path, a directory or a file.
-func manifestFiles(path string) ([]string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("read manifests: %w", err)
-	}
-	if !info.IsDir() {
-		return []string{path}, nil
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, fmt.Errorf("read manifests: %w", err)
-	}
-	var files []string
-	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); !e.IsDir() && slices.Contains([]string{".yaml", ".yml", ".json"}, ext) {
-			files = append(files, filepath.Join(path, e.Name()))
-		}
-	}
-	return files, nil
-}
+	"github.com/kube-nft/kube-nft/controller/source"
+)
 
 // copyManifests copies the manifests at path to a directory of their own, which
 // the demo may edit. The caller removes it.
@@ -50,7 +30,7 @@ func copyManifests(path string) (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "kube-nft-demo-"); err != nil {
 		return "", fmt.Errorf("copy manifests: %w", err)
 	}
-	files, err := manifestFiles(path)
+	files, err := source.Manifests(path)
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err == nil {
@@ -66,7 +46,7 @@ func copyManifests(path string) (dir string, err error) {
 // podNames reads what the demo calls endpoints: the pods that they are, which is
 // nothing that a Service proxy keeps.
 func podNames(path string) (map[netip.Addr]string, error) {
-	files, err := manifestFiles(path)
+	files, err := source.Manifests(path)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +133,7 @@ type edit struct {
 // editManifest finds the file in which a Service has a pod as an endpoint; nil
 // if there is none that has all of it.
 func editManifest(dir string, service types.NamespacedName, pod *demoPod) (*edit, error) {
-	files, err := manifestFiles(dir)
+	files, err := source.Manifests(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -107,50 +107,36 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 
 func (a *api) services() *cache.ListWatch {
 	c := a.client.CoreV1().Services(metav1.NamespaceAll)
-	narrow := func(o metav1.ListOptions) metav1.ListOptions {
-		o.FieldSelector, o.LabelSelector = serviceFields, serviceSelect
-		return o
-	}
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return c.List(ctx, narrow(o))
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return c.Watch(ctx, narrow(o))
-		},
-	}
+	return listWatch(c.List, c.Watch, metav1.ListOptions{FieldSelector: serviceFields, LabelSelector: serviceSelect})
 }
 
 func (a *api) slices() *cache.ListWatch {
 	c := a.client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll)
-	narrow := func(o metav1.ListOptions) metav1.ListOptions {
-		o.LabelSelector = sliceSelect
-		return o
-	}
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return c.List(ctx, narrow(o))
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return c.Watch(ctx, narrow(o))
-		},
-	}
+	return listWatch(c.List, c.Watch, metav1.ListOptions{LabelSelector: sliceSelect})
 }
 
 func (a *api) node() *cache.ListWatch {
 	c := a.client.CoreV1().Nodes()
-	narrow := func(o metav1.ListOptions) metav1.ListOptions {
-		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, a.opts.NodeName).String()
-		return o
+	own := fields.OneTermEqualSelector(metav1.ObjectNameField, a.opts.NodeName).String()
+	return listWatch(c.List, c.Watch, metav1.ListOptions{FieldSelector: own})
+}
+
+// listWatch narrows a resource's requests by the selectors in narrow.
+func listWatch[L runtime.Object](
+	list func(context.Context, metav1.ListOptions) (L, error),
+	follow func(context.Context, metav1.ListOptions) (watch.Interface, error),
+	narrow metav1.ListOptions,
+) *cache.ListWatch {
+	lw := &cache.ListWatch{}
+	lw.ListWithContextFunc = func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		o.FieldSelector, o.LabelSelector = narrow.FieldSelector, narrow.LabelSelector
+		return list(ctx, o)
 	}
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return c.List(ctx, narrow(o))
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return c.Watch(ctx, narrow(o))
-		},
+	lw.WatchFuncWithContext = func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		o.FieldSelector, o.LabelSelector = narrow.FieldSelector, narrow.LabelSelector
+		return follow(ctx, o)
 	}
+	return lw
 }
 
 // refusable calls refused when the server refuses to list.

@@ -67,7 +67,7 @@ func newDir(path string, opts DirOptions) *dir {
 // beside an error is what Dir would deliver at start.
 func ReadDir(path string, opts DirOptions) ([]runtime.Object, error) {
 	log := cmp.Or(opts.Logger, slog.Default())
-	names, err := listManifests(filepath.Clean(path))
+	names, err := Manifests(filepath.Clean(path))
 	if err != nil {
 		return nil, err
 	}
@@ -268,9 +268,9 @@ func sortedKeys[V any](m map[objectKey]V) []objectKey {
 	})
 }
 
-// listManifests returns the paths of the manifests at path, sorted: path itself
+// Manifests returns the paths of the manifests at path, sorted: path itself
 // unless that is a directory.
-func listManifests(path string) ([]string, error) {
+func Manifests(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("read manifests: %w", err)

@@ -34,7 +34,7 @@ var hashSeed = maphash.MakeSeed()
 // scan reads what changed since the last scan. Its error is that of path as a
 // whole; those of single files are logged.
 func (d *dir) scan() error {
-	names, err := listManifests(d.path)
+	names, err := Manifests(d.path)
 	if err != nil {
 		return err
 	}
