@@ -44,14 +44,17 @@ type Config struct {
 	Options map[nft.Family]nft.Options
 	// NodePorts says on which of the node's addresses node ports are served.
 	NodePorts NodePorts
-	// NodeIPs are this node's addresses until, and unless, a Node object tells.
-	NodeIPs []netip.Addr
+	// NodeIPs lists this node's addresses until, and unless, a Node object tells.
+	NodeIPs func() []netip.Addr
 	// BindAddress replaces the node's address of its family (kube-proxy's
 	// bindAddress); invalid is none.
 	BindAddress netip.Addr
 	// LocalAddrs lists the addresses of this host; needed for NodePorts.CIDRs.
 	LocalAddrs func() ([]netip.Addr, error)
-	Logger     *slog.Logger
+	// AddrsChanged says that NodeIPs or LocalAddrs may have something new to say;
+	// nil never does.
+	AddrsChanged <-chan struct{}
+	Logger       *slog.Logger
 	// Committed is called after each successful pass with what it changed. Nil is
 	// nobody.
 	Committed func(Commit)
@@ -161,6 +164,8 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 				retry = time.After(driftSettles)
 			}
 			continue
+		case <-c.config.AddrsChanged:
+			c.setNodeIPs()
 		case <-c.queue.wake:
 		case <-retry:
 		}

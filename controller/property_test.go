@@ -31,8 +31,10 @@ func testConfig() Config {
 			nft.IPv4: {MasqueradeBit: nft.DefaultMasqueradeBit, LocalPods: netip.MustParsePrefix("10.128.0.0/10"), Counters: true},
 			nft.IPv6: {MasqueradeBit: nft.DefaultMasqueradeBit, Counters: true},
 		},
-		NodeIPs: []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")},
-		Logger:  slog.New(slog.NewTextHandler(io.Discard, nil)),
+		NodeIPs: func() []netip.Addr {
+			return []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")}
+		},
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }
 
@@ -55,7 +57,7 @@ func fromNothing(c *Controller, f nft.Family) *compile.Table {
 		})
 	}
 	if c.node == nil {
-		fresh.SetNodeIPs(c.config.NodeIPs)
+		fresh.SetNodeIPs(c.config.NodeIPs())
 	} else {
 		fresh.SetNodeIPs(c.config.NodePorts.Addrs(c.node, nil))
 	}

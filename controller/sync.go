@@ -78,8 +78,8 @@ func (c *Controller) setNodeIPs() {
 	var node model.Node
 	if c.node != nil {
 		node = *c.node
-	} else {
-		for _, a := range c.config.NodeIPs {
+	} else if c.config.NodeIPs != nil {
+		for _, a := range c.config.NodeIPs() {
 			node.Addrs[model.FamilyOf(a)] = a
 		}
 	}

@@ -30,7 +30,6 @@ var forbidden = map[string][]string{
 	"controller/model":   {"k8s.io/client-go"},
 	"controller/compile": {"k8s.io/client-go", "k8s.io/api/"},
 	"controller":         {"github.com/mdlayher/netlink", "k8s.io/client-go"},
-	"cmd/kube-nft":       {"github.com/mdlayher/netlink"},
 }
 
 // TestImports keeps the rooms apart: nft knows no Kubernetes, the controller knows

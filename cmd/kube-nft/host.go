@@ -3,11 +3,16 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
 )
@@ -38,6 +43,43 @@ func localAddrs() ([]netip.Addr, error) {
 		}
 	}
 	return addrs, nil
+}
+
+// Multicast groups of the kernel that tell of addresses (linux/rtnetlink.h).
+const (
+	groupIPv4Addrs = 5
+	groupIPv6Addrs = 9
+)
+
+// watchAddrs says when this host's addresses change, until ctx ends. Several
+// changes may be said once.
+func watchAddrs(ctx context.Context) (<-chan struct{}, error) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, fmt.Errorf("watch this host's addresses: %w", err)
+	}
+	for _, group := range []uint32{groupIPv4Addrs, groupIPv6Addrs} {
+		if err := conn.JoinGroup(group); err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("watch this host's addresses: %w", err)
+		}
+	}
+	context.AfterFunc(ctx, func() { conn.Close() })
+	changed := make(chan struct{}, 1)
+	go func() {
+		for {
+			// Which address it was does not matter, and neither does one that was
+			// lost for want of room: all are listed again.
+			if _, err := conn.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
+				return
+			}
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return changed, nil
 }
 
 // nodeIPs finds an address of each family that this host is known by, for want

@@ -33,7 +33,7 @@ func render(ctx context.Context, w io.Writer, o *options) error {
 	if err != nil {
 		return err
 	}
-	config.NodeIPs = nodeIPs()
+	config.NodeIPs = nodeIPs
 	if o.manifests != "" {
 		// All that is wrong with the files at once, where run would go on
 		// without them.

@@ -39,7 +39,10 @@ func serve(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	config.NodeIPs = nodeIPs()
+	config.NodeIPs = nodeIPs
+	if config.AddrsChanged, err = watchAddrs(ctx); err != nil {
+		return err
+	}
 	conn, err := kernel.Open(kernel.Options{})
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ func (c *cluster) control(t *testing.T, first func(source.Sink)) (source.Sink, *
 	ctl := controller.New(controller.Config{
 		NodeName:  "node-0",
 		Options:   map[nft.Family]nft.Options{nft.IPv4: {Counters: true}, nft.IPv6: {Counters: true}},
-		NodeIPs:   outside[:],
+		NodeIPs:   func() []netip.Addr { return outside[:] },
 		Logger:    slog.New(slog.DiscardHandler),
 		Committed: p.committed,
 	}, conn)
