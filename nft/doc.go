@@ -201,17 +201,21 @@ the table of a cluster or of manifests in this form.
 
 # The external traffic policy Local
 
-While a Service has it, PREROUTING begins with one more rule, and there are more
-maps of the same types: KUBE-XLB and KUBE-XLB-NODEPORTS for frontends, KUBE-SEP-XLB
-and KUBE-SEP-XLB-NODEPORTS for endpoints on this node.
+While a Service has it, PREROUTING asks two more maps, of the same types: KUBE-XLB
+and KUBE-XLB-NODEPORTS for frontends. KUBE-SEP-XLB and KUBE-SEP-XLB-NODEPORTS hold
+their endpoints on this node.
 
 	chain PREROUTING {
 		type nat hook prerouting priority dstnat; policy accept;
 		ip saddr != 10.128.0.0/16 jump KUBE-XLB
-		jump KUBE-SERVICES
+		ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
+		ip saddr != 10.128.0.0/16 jump KUBE-XLB-NODEPORTS
+		ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
 	}
 	chain KUBE-XLB {
 		ip daddr . meta l4proto . th dport vmap @KUBE-XLB
+	}
+	chain KUBE-XLB-NODEPORTS {
 		ip daddr @KUBE-NODE-IP meta l4proto . th dport vmap @KUBE-XLB-NODEPORTS
 	}
 	chain KUBE-XLB-1 {

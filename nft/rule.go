@@ -16,6 +16,7 @@ const (
 	chainServices  = "KUBE-SERVICES"
 	chainNodePorts = "KUBE-NODEPORTS"
 	chainLocal     = "KUBE-XLB"
+	chainLocalNode = "KUBE-XLB-NODEPORTS"
 	chainUnserved  = "KUBE-UNSERVED"
 )
 
@@ -33,11 +34,6 @@ var (
 // chains returns the constant chains, each after those that it leads to.
 func (s *Schema) chains() []RuleChain {
 	f, mark := s.Family, uint32(1)<<s.Options.MasqueradeBit
-	prerouting := []Rule{rule(jump(chainServices))}
-	if s.Options.LocalPolicy {
-		// ip saddr != 10.128.0.0/16 jump KUBE-XLB
-		prerouting = append([]Rule{s.foreign(jump(chainLocal))}, prerouting...)
-	}
 	return []RuleChain{
 		{Name: chainMarkMasq, Rules: []Rule{
 			// meta mark set meta mark | 0x4000
@@ -61,10 +57,12 @@ func (s *Schema) chains() []RuleChain {
 		{Name: chainLocal, Rules: []Rule{
 			// ip daddr . meta l4proto . th dport vmap @KUBE-XLB
 			rule(vmap(f, LocalServices)),
+		}},
+		{Name: chainLocalNode, Rules: []Rule{
 			// ip daddr @KUBE-NODE-IP meta l4proto . th dport vmap @KUBE-XLB-NODEPORTS
 			s.toNode(vmap(f, LocalNodePorts)),
 		}},
-		{Name: "PREROUTING", Base: &natPrerouting, Rules: prerouting},
+		{Name: "PREROUTING", Base: &natPrerouting, Rules: s.prerouting()},
 		{Name: "OUTPUT", Base: &natOutput, Rules: []Rule{rule(jump(chainServices))}},
 		{Name: "KUBE-POSTROUTING", Base: &natPostrouting, Rules: []Rule{
 			// A pod that reaches itself through a Service must see another address
@@ -81,6 +79,24 @@ func (s *Schema) chains() []RuleChain {
 		s.unserved("INPUT", &filterInput, s.toNode(vmap(f, NoEndpointsNodePorts))),
 		s.unserved("FORWARD", &filterForward, rule(inSet(f, ClusterIPs), reject(f))),
 		s.unserved("OUTPUT", &filterOutput, rule(inSet(f, ClusterIPs), reject(f))),
+	}
+}
+
+// prerouting returns the rules for packets from outside and from pods. Node ports
+// come last, under either policy: an external IP may be an address of the node.
+func (s *Schema) prerouting() []Rule {
+	if !s.Options.LocalPolicy {
+		return []Rule{rule(jump(chainServices))}
+	}
+	return []Rule{
+		// ip saddr != 10.128.0.0/16 jump KUBE-XLB
+		s.foreign(jump(chainLocal)),
+		// ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
+		rule(vmap(s.Family, Services)),
+		// ip saddr != 10.128.0.0/16 jump KUBE-XLB-NODEPORTS
+		s.foreign(jump(chainLocalNode)),
+		// ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
+		s.toNode(jump(chainNodePorts)),
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +28,23 @@ const atOnce = 200 * time.Millisecond
 const silence = 80 * time.Millisecond
 
 func (h *host) ask(network string, dst netip.AddrPort, timeout time.Duration) (netlab.Answer, error) {
-	return h.Ask(context.Background(), network, dst, netlab.Timeout(timeout))
+	opts := []netlab.Option{netlab.Timeout(timeout)}
+	if network == "udp" {
+		opts = append(opts, netlab.FromPort(h.fresh()))
+	}
+	return h.Ask(context.Background(), network, dst, opts...)
+}
+
+// asked counts the UDP ports that hosts have asked from.
+var asked sync.Map // of *atomic.Uint32 by *netlab.Namespace
+
+// fresh is a port that the host has not asked from for long. For the kernel two
+// datagrams between the same ports are one connection for half a minute, which
+// leads where it led first: a port drawn at random is one such now and then.
+func (h *host) fresh() uint16 {
+	const first, ports = 40_000, 25_000
+	n, _ := asked.LoadOrStore(h.Namespace, new(atomic.Uint32))
+	return uint16(first + n.(*atomic.Uint32).Add(1)%ports)
 }
 
 // seen is what the server at the host sees of a client.

@@ -117,8 +117,47 @@ func (c *cluster) establish(t *testing.T) (conns []*netlab.Conn, answers []netla
 	return conns, answers
 }
 
+// flow opens connections to the Services 1 and 2 until it is stopped; none may
+// fail. Stopping tells how many they were.
+func (c *cluster) flow(t *testing.T) (stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	tallies := make(chan netlab.Tally)
+	for _, f := range families {
+		dsts := []netip.AddrPort{
+			netip.AddrPortFrom(clusterIP(1)[f], 80),
+			netip.AddrPortFrom(outside[f], 30080),
+			netip.AddrPortFrom(clusterIP(2)[f], 80),
+		}
+		for _, dst := range external(2, f) {
+			dsts = append(dsts, dst)
+		}
+		from := []*host{c.client, c.b, c.node, c.s}
+		go func() {
+			tallies <- netlab.Many(ctx, math.MaxInt, 2, func(i int) (netlab.Answer, error) {
+				time.Sleep(time.Millisecond) // leave some of the machine to what is tested
+				// A lost SYN is sent again only after a second.
+				return from[i/12%4].ask(networks[i/6%2], dsts[i%6], 900*time.Millisecond)
+			})
+		}()
+	}
+	return func() (asked int) {
+		cancel()
+		for range families {
+			tally := <-tallies
+			asked += tally.Answered() + tally.Failed()
+			if tally.Failed() > 0 {
+				t.Errorf("new connections failed: %v", tally)
+			}
+		}
+		return asked
+	}
+}
+
 // edit changes one of eight files: Services with up to five endpoints, of up to
-// three ports, with or without node ports and external IPs, or none at all.
+// three ports, with or without node ports and external IPs, under all policies, or
+// none at all.
 func (c *cluster) edit(t *testing.T, random *rand.Rand) {
 	t.Helper()
 	i := random.IntN(8)
@@ -140,6 +179,12 @@ func (c *cluster) edit(t *testing.T, random *rand.Rand) {
 	}
 	if s.Spec.Type == corev1.ServiceTypeNodePort && random.IntN(2) == 0 {
 		withIngress(s, balancerIP(1 + random.IntN(4))[random.IntN(2)])
+	}
+	if random.IntN(3) == 0 {
+		externalLocal(s)
+	}
+	if random.IntN(3) == 0 {
+		internalLocal(s)
 	}
 	pods := []*host{c.a, c.b, c.r, c.s}
 	random.Shuffle(len(pods), func(i, j int) { pods[i], pods[j] = pods[j], pods[i] })

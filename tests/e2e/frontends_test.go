@@ -101,3 +101,72 @@ func TestConflicts(t *testing.T) {
 		c.served(t, c.client, network, netip.AddrPortFrom(clusterIP(2)[f], 80), own, "b")
 	})
 }
+
+// TestPolicyConflicts: a frontend that changes hands changes its policy too (A1.17,
+// A3.2).
+func TestPolicyConflicts(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	begin := time.Now().Add(-time.Hour).Truncate(time.Second)
+	claim := func(name string, n int, local bool, pods ...*host) {
+		s := service(name, n, everyProtocol(80)[:2]...)
+		s.CreationTimestamp = metav1.NewTime(begin.Add(-time.Duration(n) * time.Minute))
+		s.Spec.ExternalIPs = texts(externalIP(1)[ip4], externalIP(1)[ip6])
+		if local {
+			externalLocal(s)
+		}
+		c.write(t, name+".yaml", withSlices(s, pods...)...)
+	}
+	check := func(name string, sees seen, servers ...string) {
+		t.Helper()
+		c.programmed(t)
+		t.Run(name, func(t *testing.T) {
+			eachWayOf(t, networks[:2], func(t *testing.T, network string, f family) {
+				c.served(t, c.client, network, netip.AddrPortFrom(externalIP(1)[f], 80), sees, servers...)
+			})
+		})
+	}
+	c.run(t, "--cluster-cidr", clusterCIDR)
+	claim("middle", 2, false, c.a, c.r)
+	claim("young", 1, true, c.b, c.s)
+	check("A1.17 the oldest has it, under Cluster", masqueraded, "a", "r")
+	claim("old", 3, true, c.b, c.r)
+	check("A1.17 an older one comes, under Local", own, "b")
+	claim("middle", 2, true, c.a, c.r)
+	check("A1.17 another one's policy means nothing", own, "b")
+	c.remove(t, "old.yaml")
+	check("A1.17 it goes again", own, "a")
+	c.remove(t, "middle.yaml")
+	check("A1.17 the last one takes over", own, "b")
+	claim("young", 1, false, c.b, c.s)
+	check("A3.2 and changes its policy", masqueraded, "b", "s")
+}
+
+// TestNodePortsLast: an external IP that is an address of the node keeps its
+// connections, whoever has the same number as a node port, and under whichever
+// policy (A1.6).
+func TestNodePortsLast(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	one := service("one", 1, servicePort("http", corev1.ProtocolTCP, 30080))
+	one.Spec.ExternalIPs = []string{outside[ip4].String(), outside[ip6].String()}
+	c.write(t, "one.yaml", withSlices(one, c.a)...)
+	c.run(t, "--cluster-cidr", clusterCIDR)
+	for _, two := range []*corev1.Service{
+		withNodePort(service("two", 2, servicePort("http", corev1.ProtocolTCP, 80)), 30080),
+		externalLocal(withNodePort(service("two", 2, servicePort("http", corev1.ProtocolTCP, 80)), 30080)),
+	} {
+		for _, endpoint := range []*host{c.b, c.r} {
+			c.write(t, "two.yaml", withSlices(two, endpoint)...)
+			c.programmed(t)
+			for f := range outside {
+				for _, from := range []*host{c.client, c.s, c.b, c.node} {
+					a, err := from.ask("tcp", netip.AddrPortFrom(outside[f], 30080), time.Second)
+					if err != nil || a.Server != "a" {
+						t.Errorf("%s, policy %q, endpoint %s: %s, %v", from.Name(), two.Spec.ExternalTrafficPolicy, endpoint.Name(), a.Server, err)
+					}
+				}
+			}
+		}
+	}
+}

@@ -3,12 +3,9 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
-	"math"
 	"net/netip"
 	"testing"
-	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 
@@ -45,7 +42,7 @@ func TestExternalLocal(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
 			c.write(t, "here.yaml", withSlices(externalLocal(everywhere("here", 1)), c.a, c.r)...)
-			c.write(t, "crowd.yaml", withSlices(externalLocal(everywhere("crowd", 2)), c.a, c.b, c.r, c.s)...)
+			c.write(t, "crowd.yaml", withSlices(externalLocal(everywhere("crowd", 2)), c.a, c.b, c.r)...)
 			c.write(t, "away.yaml", withSlices(externalLocal(everywhere("away", 3)), c.r)...)
 			c.write(t, "idle.yaml", withSlices(externalLocal(everywhere("idle", 4)))...)
 			c.run(t, tt.flags...)
@@ -91,7 +88,7 @@ func (c *cluster) checkExternalLocal(t *testing.T, from *host, pod bool, network
 	}
 	for _, crowd := range frontends(2) {
 		if pod || from == c.node {
-			c.served(t, from, network, crowd, eitherSource, "a", "b", "r", "s")
+			c.served(t, from, network, crowd, eitherSource, "a", "b", "r")
 		} else {
 			c.served(t, from, network, crowd, eitherSource, "a", "b")
 		}
@@ -301,11 +298,11 @@ func TestPolicyFlips(t *testing.T) {
 		externalLocal(flips)
 		c.write(t, "flips.yaml", withSlices(flips, c.a, c.r)...)
 		c.programmed(t)
-		c.checkFlips(t, own, own, "a")
+		c.checkFlips(t, own, "a")
 		flips.Spec.ExternalTrafficPolicy = "Cluster"
 		c.write(t, "flips.yaml", withSlices(flips, c.a, c.r)...)
 		c.programmed(t)
-		c.checkFlips(t, masqueraded, masqueraded, "a", "r")
+		c.checkFlips(t, masqueraded, "a", "r")
 		for i, conn := range conns {
 			a, err := conn.Ask(t.Context())
 			if err != nil || a.Server != answers[i].Server || a.Source != answers[i].Source {
@@ -321,54 +318,16 @@ func TestPolicyFlips(t *testing.T) {
 
 // checkFlips checks what servers see of the client and of a pod on the way to the
 // external frontends of Service 2, and who answers the client.
-func (c *cluster) checkFlips(t *testing.T, client, pod seen, servers ...string) {
+func (c *cluster) checkFlips(t *testing.T, sees seen, servers ...string) {
 	t.Helper()
 	for _, f := range families {
 		for _, network := range networks[:2] {
 			for _, dst := range external(2, f) {
-				c.served(t, c.client, network, dst, client, servers...)
-				c.served(t, c.b, network, dst, pod, "a", "r")
+				c.served(t, c.client, network, dst, sees, servers...)
+				c.served(t, c.b, network, dst, sees, "a", "r")
 				c.served(t, c.node, network, dst, masqueraded, "a", "r")
 			}
 		}
-	}
-}
-
-// flow opens connections to the Services 1 and 2 until it is stopped; none may
-// fail. Stopping tells how many they were.
-func (c *cluster) flow(t *testing.T) (stop func() int) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
-	tallies := make(chan netlab.Tally)
-	for _, f := range families {
-		dsts := []netip.AddrPort{
-			netip.AddrPortFrom(clusterIP(1)[f], 80),
-			netip.AddrPortFrom(outside[f], 30080),
-			netip.AddrPortFrom(clusterIP(2)[f], 80),
-		}
-		for _, dst := range external(2, f) {
-			dsts = append(dsts, dst)
-		}
-		from := []*host{c.client, c.b, c.node, c.s}
-		go func() {
-			tallies <- netlab.Many(ctx, math.MaxInt, 2, func(i int) (netlab.Answer, error) {
-				time.Sleep(time.Millisecond) // leave some of the machine to what is tested
-				// A lost SYN is sent again only after a second.
-				return from[i/12%4].ask(networks[i/6%2], dsts[i%6], 900*time.Millisecond)
-			})
-		}()
-	}
-	return func() (asked int) {
-		cancel()
-		for range families {
-			tally := <-tallies
-			asked += tally.Answered() + tally.Failed()
-			if tally.Failed() > 0 {
-				t.Errorf("new connections failed: %v", tally)
-			}
-		}
-		return asked
 	}
 }
 

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -27,11 +28,16 @@ func tables(n *netlab.Namespace) ([]string, error) {
 	var lines []string
 	for i, cidr := range strings.Split(clusterCIDR, ",") {
 		f := nft.Families[i]
-		contents, err := conn.Read(context.Background(), nft.NewSchema(f, nft.Options{
+		options := nft.Options{
 			MasqueradeBit: nft.DefaultMasqueradeBit,
 			LocalPods:     netip.MustParsePrefix(cidr),
 			Counters:      true,
-		}))
+		}
+		contents, err := conn.Read(context.Background(), nft.NewSchema(f, options))
+		if errors.Is(err, nft.ErrSchema) {
+			options.LocalPolicy = true // what is not needed any more stays
+			contents, err = conn.Read(context.Background(), nft.NewSchema(f, options))
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -47,7 +53,7 @@ func tableLines(f nft.Family, contents nft.Contents) (lines []string) {
 	}
 	slots := make(map[frontend]uint32)
 	for _, e := range contents.Sorted() {
-		if e.Set != nft.Endpoints && e.Set != nft.NodePortEndpoints {
+		if !e.Set.HoldsEndpoints() {
 			lines = append(lines, fmt.Sprint(f, " ", e))
 			continue
 		}
