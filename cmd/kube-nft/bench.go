@@ -178,8 +178,11 @@ func ratio(a, b []time.Duration) string {
 	return fmt.Sprintf("%.2f", float64(median(a))/float64(median(b)))
 }
 
-// round keeps three digits.
+// round keeps three digits; nothing measured is a dash.
 func round(d time.Duration) string {
+	if d == 0 {
+		return "-"
+	}
 	for unit := time.Duration(1); ; unit *= 10 {
 		if d < 1000*unit {
 			return d.Round(unit).String()
