@@ -78,6 +78,21 @@ func TestFromService(t *testing.T) {
 		}), nil},
 		{"mapped address", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"::ffff:192.0.2.1"} },
 			base(func(s *Service) { s.ExternalIPs = []netip.Addr{addr("192.0.2.1")} }), nil},
+		{"policies Local", func(s *corev1.Service) {
+			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+			s.Spec.InternalTrafficPolicy = ptr(corev1.ServiceInternalTrafficPolicyLocal)
+		}, base(func(s *Service) { s.ExternalLocal, s.InternalLocal = true, true }), nil},
+		{"stale external policy", func(s *corev1.Service) {
+			s.Spec.Type = corev1.ServiceTypeClusterIP
+			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		}, base(func(s *Service) { s.Ports[0].NodePort = 0 }), nil},
+		{"external policy of external IPs", func(s *corev1.Service) {
+			s.Spec.Type = corev1.ServiceTypeClusterIP
+			s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+			s.Spec.ExternalIPs = []string{"192.0.2.1"}
+		}, base(func(s *Service) {
+			s.Ports[0].NodePort, s.ExternalLocal, s.ExternalIPs = 0, true, []netip.Addr{addr("192.0.2.1")}
+		}), nil},
 		{"two of a family", func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"10.96.0.10", "10.96.0.11"} },
 			base(func(s *Service) { s.ClusterIPs[IPv6] = netip.Addr{} }), []string{"spec.clusterIPs[1]"}},
 		{"ports", func(s *corev1.Service) {
