@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// defaultTimeout bounds a question that says nothing else.
-const defaultTimeout = time.Second
+// defaultTimeout bounds a question that says nothing else. TCP sends what was lost
+// again after one second, which a busy machine must survive.
+const defaultTimeout = 3 * time.Second
 
 // options are what Option functions set.
 type options struct {
@@ -31,7 +32,7 @@ func From(addr netip.Addr) Option { return func(o *options) { o.source = addr.Un
 func FromPort(port uint16) Option { return func(o *options) { o.port = port } }
 
 // Timeout sets how long to wait for a connection, and then for each answer,
-// instead of one second. For Ask it bounds the whole.
+// instead of three seconds. For Ask it bounds the whole.
 func Timeout(d time.Duration) Option { return func(o *options) { o.timeout = d } }
 
 // Conn is a connection to a Server, for clients that ask more than once. One

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"syscall"
 	"time"
 
@@ -15,8 +16,18 @@ import (
 // operUp is IF_OPER_UP of linux/if.h.
 const operUp = 6
 
+// up brings an interface up. A neighbour on it that misses the first question for
+// its address is asked again after a tenth of a second instead of one.
 func (n *Namespace) up(ifname string) error {
-	return n.Do(func() error { return linkUp(ifname) })
+	return n.Do(func() error {
+		for _, family := range []string{"ipv4", "ipv6"} {
+			err := writeSysctl("net/"+family+"/neigh/"+ifname+"/retrans_time_ms", "100")
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		return linkUp(ifname)
+	})
 }
 
 // awaitUp waits until an interface passes packets. The carrier of a veth pair
