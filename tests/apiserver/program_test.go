@@ -149,12 +149,16 @@ var marks atomic.Int64
 func (s *site) startMonitor() *monitor {
 	s.t.Helper()
 	m := &monitor{program: s.start("nft", "monitor")}
-	// It says nothing when it is ready.
+	// It says nothing when it is ready. It lists everything first, and begins again
+	// when something changes meanwhile: it is not asked too often.
 	s.Eventually(soon, func() error {
-		if s.mark(); !strings.Contains(m.text(), "add table") {
-			return errors.New("nft monitor does not report")
-		}
-		return nil
+		s.mark()
+		return netlab.Poll(2*time.Second, func() error {
+			if !strings.Contains(m.text(), "add table") {
+				return errors.New("nft monitor does not report")
+			}
+			return nil
+		})
 	})
 	m.events()
 	return m
