@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"maps"
 	"slices"
 )
 
@@ -32,11 +31,6 @@ func Format(w io.Writer, s *Schema, chains []Chain, elements iter.Seq[Element]) 
 	}
 	fmt.Fprintln(b, "}")
 	return b.Flush()
-}
-
-// FormatContents writes a table read back from the kernel.
-func FormatContents(w io.Writer, s *Schema, c Contents) error {
-	return Format(w, s, slices.Collect(maps.Keys(c.Chains)), slices.Values(c.Sorted()))
 }
 
 func formatSet(b *bufio.Writer, s *Schema, set Set, elements []Element) {
