@@ -136,12 +136,16 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 	sourceDone := make(chan error, 1)
 	go func() { sourceDone <- src.Run(ctx, c.queue) }()
 	drift := make(chan nft.Family, 16)
-	watching := false
+	watching, failing := false, false
 	var retry <-chan time.Time
 	delay := firstRetry
 	waiting := time.NewTicker(waitingNotice)
 	defer waiting.Stop()
 	for {
+		wake := c.queue.wake
+		if failing {
+			wake = nil // what comes in waits for the retry, or a busy cluster would undo the delay
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -165,12 +169,16 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 			}
 			continue
 		case <-c.config.AddrsChanged:
-			c.setNodeIPs()
-		case <-c.queue.wake:
+			if c.setNodeIPs(); failing {
+				continue
+			}
+		case <-wake:
 		case <-retry:
 		}
 		retry = nil
-		switch err := c.pass(ctx); {
+		err := c.pass(ctx)
+		failing = err != nil
+		switch {
 		case err == nil:
 			delay = firstRetry
 		case ctx.Err() != nil:

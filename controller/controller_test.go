@@ -221,6 +221,29 @@ func TestFailedCommit(t *testing.T) {
 	}
 }
 
+// TestBackoff: a kernel that goes on failing is not asked more often because the
+// cluster is busy.
+func TestBackoff(t *testing.T) {
+	f := newFake()
+	c, _, stop := started(t, f)
+	f.mu.Lock()
+	for range 1000 {
+		f.fail = append(f.fail, errors.New("not now"))
+	}
+	f.mu.Unlock()
+	c.queue.Synced()
+	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); {
+		deliver(c.queue, 0)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	// At once, and after 50, 100 and 200 ms.
+	if n := len(f.calls); n < 2 || n > 4 {
+		t.Errorf("the kernel was asked %d times in 200 ms: %v", n, f.calls[:min(n, 20)])
+	}
+}
+
 // TestDrift: what others change is put right, and said.
 func TestDrift(t *testing.T) {
 	f := newFake()
