@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -71,7 +72,11 @@ type Service struct {
 	// InternalLocal and ExternalLocal are the traffic policies Local: of cluster
 	// IPs (KEP-2086), and of everything else.
 	InternalLocal, ExternalLocal bool
-	Ports                        []ServicePort
+	// AffinityTimeout is how long after its last connection a client's next one,
+	// to the same port, goes to the same endpoint (spec.sessionAffinity: ClientIP);
+	// 0 is no affinity.
+	AffinityTimeout time.Duration
+	Ports           []ServicePort
 }
 
 // ServicePort is one port of a Service.
@@ -106,6 +111,7 @@ func FromService(s *corev1.Service) (*Service, error) {
 	}
 	out.InternalLocal = s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 	out.ExternalLocal = s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal && external(s)
+	out.AffinityTimeout = affinityTimeout(s, &p)
 	if !s.CreationTimestamp.IsZero() {
 		out.Created = s.CreationTimestamp.Unix()
 	}
