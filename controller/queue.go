@@ -25,8 +25,11 @@ type queue struct {
 	mu      sync.Mutex
 	pending changes
 	synced  bool
-	said    map[types.NamespacedName]string // what was logged of a Service
+	said    map[types.NamespacedName]warnings // of a Service, not to say them again
 }
+
+// warnings are what its owner should know of a Service that is served.
+type warnings struct{ unsupported, doubt string }
 
 // changes are objects as they are now; nil ones are gone.
 type changes struct {
@@ -43,7 +46,7 @@ func newChanges() changes {
 }
 
 func newQueue(nodeName string, log *slog.Logger) *queue {
-	return &queue{nodeName: nodeName, log: log, wake: make(chan struct{}, 1), pending: newChanges(), said: make(map[types.NamespacedName]string)}
+	return &queue{nodeName: nodeName, log: log, wake: make(chan struct{}, 1), pending: newChanges(), said: make(map[types.NamespacedName]warnings)}
 }
 
 // take returns what has come in, and whether the source has synced.
@@ -73,20 +76,22 @@ func (q *queue) signal() {
 	}
 }
 
-// once reports whether something is worth saying of a Service: each change of it
-// is said once.
-func (q *queue) once(name types.NamespacedName, what string) bool {
+// warn logs warnings of a Service, each again only when it has changed.
+func (q *queue) warn(name types.NamespacedName, now warnings) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if what == q.said[name] {
-		return false
-	}
-	if what == "" {
+	before := q.said[name]
+	if now == (warnings{}) {
 		delete(q.said, name)
-		return false
+	} else {
+		q.said[name] = now
 	}
-	q.said[name] = what
-	return true
+	q.mu.Unlock()
+	if now.unsupported != "" && now.unsupported != before.unsupported {
+		q.log.Warn("Service asks for what is not supported yet", "service", name.String(), "err", now.unsupported)
+	}
+	if now.doubt != "" && now.doubt != before.doubt {
+		q.log.Warn("Service may not do what is meant", "service", name.String(), "err", now.doubt)
+	}
 }
 
 // SetService implements source.Sink.
@@ -96,14 +101,17 @@ func (q *queue) SetService(in *corev1.Service) {
 		q.log.Warn("Service is invalid in part, that part is left out", "service", in.Namespace+"/"+in.Name, "err", err)
 	}
 	name := types.NamespacedName{Namespace: in.Namespace, Name: in.Name}
-	if what := model.Unsupported(in); s != nil && q.once(name, what) {
-		q.log.Warn("Service asks for what is not supported yet", "service", name.String(), "err", what)
+	var w warnings
+	if s != nil {
+		w = warnings{unsupported: model.Unsupported(in), doubt: s.Doubt()}
 	}
+	q.warn(name, w)
 	q.put(func(c *changes) { c.services[name] = s })
 }
 
 // DeleteService implements source.Sink.
 func (q *queue) DeleteService(name types.NamespacedName) {
+	q.warn(name, warnings{})
 	q.put(func(c *changes) { c.services[name] = nil })
 }
 

@@ -3,6 +3,7 @@
 package model
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -40,4 +41,15 @@ func unmapPrefix(p netip.Prefix) netip.Prefix {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
 	}
 	return p.Masked()
+}
+
+// parsePrefix reads a CIDR; bits behind its length do not count. Unlike in
+// kube-proxy, numbers with leading zeros are errors: whether 010 is ten or eight
+// is a matter of who reads it (RFC 6943, 3.1.1).
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is not a CIDR like 192.0.2.0/24 or 2001:db8::/64", s)
+	}
+	return unmapPrefix(p), nil
 }

@@ -51,6 +51,9 @@ const (
 	Families = 2
 )
 
+// String returns the API's word (corev1.IPFamily).
+func (f Family) String() string { return [...]string{IPv4: "IPv4", IPv6: "IPv6"}[f] }
+
 // FamilyOf returns the family of an address.
 func FamilyOf(a netip.Addr) Family {
 	if a.Is4() {
@@ -69,6 +72,8 @@ type Service struct {
 	// ExternalIPs and LoadBalancerIPs are of both families; a load balancer IP's
 	// family may differ from the Service's own.
 	ExternalIPs, LoadBalancerIPs []netip.Addr
+	// SourceRanges say who may reach the load balancer IPs of a family.
+	SourceRanges [Families]SourceRanges
 	// InternalLocal and ExternalLocal are the traffic policies Local: of cluster
 	// IPs (KEP-2086), and of everything else.
 	InternalLocal, ExternalLocal bool
@@ -111,6 +116,7 @@ func FromService(s *corev1.Service) (*Service, error) {
 	}
 	out.InternalLocal = s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 	out.ExternalLocal = s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal && external(s)
+	out.SourceRanges = sourceRanges(s, &p)
 	out.AffinityTimeout = affinityTimeout(s, &p)
 	if !s.CreationTimestamp.IsZero() {
 		out.Created = s.CreationTimestamp.Unix()
