@@ -81,7 +81,10 @@ type Service struct {
 	// to the same port, goes to the same endpoint (spec.sessionAffinity: ClientIP);
 	// 0 is no affinity.
 	AffinityTimeout time.Duration
-	Ports           []ServicePort
+	// HealthCheckNodePort is where a load balancer asks whether this node has
+	// endpoints; 0 is nowhere.
+	HealthCheckNodePort uint16
+	Ports               []ServicePort
 }
 
 // ServicePort is one port of a Service.
@@ -118,6 +121,7 @@ func FromService(s *corev1.Service) (*Service, error) {
 	out.ExternalLocal = s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal && external(s)
 	out.SourceRanges = sourceRanges(s, &p)
 	out.AffinityTimeout = affinityTimeout(s, &p)
+	out.HealthCheckNodePort = healthCheckNodePort(s, &p)
 	if !s.CreationTimestamp.IsZero() {
 		out.Created = s.CreationTimestamp.Unix()
 	}
