@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
@@ -25,6 +26,12 @@ func Check(o runtime.Object) error {
 		_, err := FromSlice(o, "")
 		if o.Labels[discoveryv1.LabelServiceName] == "" {
 			err = errors.Join(err, errors.New("metadata.labels: "+discoveryv1.LabelServiceName+" is missing, so it belongs to no Service"))
+		}
+		return err
+	case *networkingv1.ServiceCIDR:
+		_, err := FromServiceCIDR(o)
+		if len(o.Spec.CIDRs) == 0 {
+			err = errors.Join(err, errors.New("spec.cidrs: missing: name the addresses that cluster IPs are taken from"))
 		}
 		return err
 	}

@@ -17,6 +17,8 @@ type State struct {
 	entries map[types.NamespacedName]*Entry
 	owners  map[types.NamespacedName]*Entry // of slices
 	dirty   []*Entry
+	// ServiceCIDRs are apart from all that: no Service depends on them.
+	ServiceCIDRs ServiceCIDRs
 }
 
 // Entry is a name under which there is a Service, EndpointSlices, or both.
