@@ -5,7 +5,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"iter"
 	"testing"
 
 	"github.com/kube-nft/kube-nft/controller/source"
@@ -18,10 +17,8 @@ type discard struct{}
 func (discard) Read(context.Context, *nft.Schema) (nft.Contents, error) {
 	return nft.Contents{}, nft.ErrMissing
 }
-func (discard) Apply(context.Context, ...nft.Change) error { return nil }
-func (discard) Reset(context.Context, *nft.Schema, []nft.Chain, iter.Seq[nft.Element]) error {
-	return nil
-}
+func (discard) Apply(context.Context, ...nft.Change) error          { return nil }
+func (discard) Reset(context.Context, nft.Table) error              { return nil }
 func (discard) Watch(ctx context.Context, _ func(nft.Family)) error { <-ctx.Done(); return nil }
 
 var loads = []source.Synthetic{

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -30,8 +29,8 @@ type Dataplane interface {
 	Read(context.Context, *nft.Schema) (nft.Contents, error)
 	// Apply commits all changes in one transaction, or none of them.
 	Apply(context.Context, ...nft.Change) error
-	// Reset makes the table anew with these elements, in one transaction.
-	Reset(context.Context, *nft.Schema, []nft.Chain, iter.Seq[nft.Element]) error
+	// Reset makes the table anew, in one transaction.
+	Reset(context.Context, nft.Table) error
 	// Watch reports changes of our tables by others until ctx ends.
 	Watch(context.Context, func(nft.Family)) error
 }

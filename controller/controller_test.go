@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"iter"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -76,14 +75,14 @@ func (f *fake) Apply(_ context.Context, changes ...nft.Change) error {
 	return nil
 }
 
-func (f *fake) Reset(_ context.Context, _ *nft.Schema, _ []nft.Chain, elements iter.Seq[nft.Element]) error {
+func (f *fake) Reset(_ context.Context, t nft.Table) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.call("reset"); err != nil {
 		return err
 	}
 	f.made, f.table = true, nft.Contents{}
-	for e := range elements {
+	for e := range t.Elements {
 		f.table.Put(e)
 	}
 	return nil

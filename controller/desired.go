@@ -5,25 +5,17 @@ package controller
 import (
 	"context"
 	"errors"
-	"iter"
 
 	"github.com/kube-nft/kube-nft/controller/source"
 	"github.com/kube-nft/kube-nft/nft"
 )
-
-// Desired is a table as it should be.
-type Desired struct {
-	Schema   *nft.Schema
-	Chains   []nft.Chain
-	Elements iter.Seq[nft.Element]
-}
 
 // ErrNotSynced says that a source ended before it had delivered everything.
 var ErrNotSynced = errors.New("the source ended before it had delivered everything")
 
 // Compile returns the tables that a Controller would keep for what a source says
 // now; it needs no kernel.
-func Compile(ctx context.Context, config Config, src source.Source) ([]Desired, error) {
+func Compile(ctx context.Context, config Config, src source.Source) ([]nft.Table, error) {
 	c := New(config, nil)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -47,7 +39,7 @@ func Compile(ctx context.Context, config Config, src source.Source) ([]Desired, 
 		}
 	}
 	c.setNodeIPs()
-	var all []Desired
+	var all []nft.Table
 	dirty := c.state.TakeDirty()
 	for _, t := range c.tables {
 		for _, e := range dirty {
@@ -55,9 +47,9 @@ func Compile(ctx context.Context, config Config, src source.Source) ([]Desired, 
 		}
 		chains, conflicts := t.desired.Settle()
 		c.reportConflicts(conflicts)
-		t.adapt()
-		t.schema.Sizes = nft.SizesFor(t.desired.Counts())
-		all = append(all, Desired{t.schema, chains, t.desired.Sorted()})
+		whole := t.whole(chains)
+		whole.Elements = t.desired.Sorted()
+		all = append(all, whole)
 	}
 	return all, nil
 }

@@ -28,7 +28,7 @@ func testConfig() Config {
 	return Config{
 		NodeName: "node-0",
 		Options: map[nft.Family]nft.Options{
-			nft.IPv4: {MasqueradeBit: nft.DefaultMasqueradeBit, LocalPods: netip.MustParsePrefix("10.128.0.0/10"), Counters: true},
+			nft.IPv4: {MasqueradeBit: nft.DefaultMasqueradeBit, LocalPods: nft.LocalPods{Prefix: netip.MustParsePrefix("10.128.0.0/10")}, Counters: true},
 			nft.IPv6: {MasqueradeBit: nft.DefaultMasqueradeBit, Counters: true},
 		},
 		NodeIPs: func() []netip.Addr {
@@ -96,7 +96,20 @@ func collect(t *compile.Table) nft.Contents {
 	for e := range t.All() {
 		c.Put(e)
 	}
+	affinities, _ := t.Affinities()
+	for _, a := range affinities {
+		c.PutAffinity(a)
+	}
 	return c
+}
+
+func owned(c nft.Contents) []string {
+	var all []string
+	for port, a := range c.Affinities {
+		all = append(all, fmt.Sprintf("%s %+v", port, a))
+	}
+	slices.Sort(all)
+	return all
 }
 
 // check compares the kernel's tables with what the state means.
@@ -110,6 +123,9 @@ func check(t *testing.T, c *Controller, conn *kernel.Conn) {
 		want := collect(fromNothing(c, table.schema.Family))
 		if d := cmp.Diff(facts(want), facts(have)); d != "" {
 			t.Fatalf("%s table (-from nothing +kernel):\n%s", table.schema.Family, d)
+		}
+		if d := cmp.Diff(owned(want), owned(have)); d != "" {
+			t.Fatalf("%s table, what Service ports own (-from nothing +kernel):\n%s", table.schema.Family, d)
 		}
 		for chain := range want.Chains {
 			if _, ok := have.Chains[chain]; !ok {

@@ -25,11 +25,8 @@ type queue struct {
 	mu      sync.Mutex
 	pending changes
 	synced  bool
-	said    map[types.NamespacedName]warnings // of a Service, not to say them again
+	said    map[types.NamespacedName]string // what was last logged of a Service
 }
-
-// warnings are what its owner should know of a Service that is served.
-type warnings struct{ unsupported, doubt string }
 
 // changes are objects as they are now; nil ones are gone.
 type changes struct {
@@ -46,7 +43,7 @@ func newChanges() changes {
 }
 
 func newQueue(nodeName string, log *slog.Logger) *queue {
-	return &queue{nodeName: nodeName, log: log, wake: make(chan struct{}, 1), pending: newChanges(), said: make(map[types.NamespacedName]warnings)}
+	return &queue{nodeName: nodeName, log: log, wake: make(chan struct{}, 1), pending: newChanges(), said: make(map[types.NamespacedName]string)}
 }
 
 // take returns what has come in, and whether the source has synced.
@@ -76,21 +73,19 @@ func (q *queue) signal() {
 	}
 }
 
-// warn logs warnings of a Service, each again only when it has changed.
-func (q *queue) warn(name types.NamespacedName, now warnings) {
+// warn logs what is doubtful in a Service, again only when it has changed; "" is
+// nothing.
+func (q *queue) warn(name types.NamespacedName, doubt string) {
 	q.mu.Lock()
 	before := q.said[name]
-	if now == (warnings{}) {
+	if doubt == "" {
 		delete(q.said, name)
 	} else {
-		q.said[name] = now
+		q.said[name] = doubt
 	}
 	q.mu.Unlock()
-	if now.unsupported != "" && now.unsupported != before.unsupported {
-		q.log.Warn("Service asks for what is not supported yet", "service", name.String(), "err", now.unsupported)
-	}
-	if now.doubt != "" && now.doubt != before.doubt {
-		q.log.Warn("Service may not do what is meant", "service", name.String(), "err", now.doubt)
+	if doubt != "" && doubt != before {
+		q.log.Warn("Service may not do what is meant", "service", name.String(), "err", doubt)
 	}
 }
 
@@ -101,17 +96,17 @@ func (q *queue) SetService(in *corev1.Service) {
 		q.log.Warn("Service is invalid in part, that part is left out", "service", in.Namespace+"/"+in.Name, "err", err)
 	}
 	name := types.NamespacedName{Namespace: in.Namespace, Name: in.Name}
-	var w warnings
+	doubt := ""
 	if s != nil {
-		w = warnings{unsupported: model.Unsupported(in), doubt: s.Doubt()}
+		doubt = s.Doubt()
 	}
-	q.warn(name, w)
+	q.warn(name, doubt)
 	q.put(func(c *changes) { c.services[name] = s })
 }
 
 // DeleteService implements source.Sink.
 func (q *queue) DeleteService(name types.NamespacedName) {
-	q.warn(name, warnings{})
+	q.warn(name, "")
 	q.put(func(c *changes) { c.services[name] = nil })
 }
 

@@ -46,7 +46,7 @@ func (c *Controller) resyncAll(ctx context.Context, done *Commit) error {
 func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry, done *Commit) error {
 	have, err := nft.Contents{}, error(nil)
 	if t.resync {
-		have, err = c.read(ctx, t)
+		have, err = c.kernel.Read(ctx, t.schema)
 	}
 	switch {
 	case errors.Is(err, nft.ErrMissing), errors.Is(err, nft.ErrSchema):
@@ -68,7 +68,6 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 	chains, conflicts := t.desired.Settle()
 	c.reportConflicts(conflicts)
 	counts := t.desired.Counts()
-	adapted := t.adapt()
 	switch {
 	case errors.Is(err, nft.ErrMissing):
 		if t.adopted {
@@ -78,9 +77,10 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 	case err != nil:
 		c.log.Warn("replacing the table", "reason", err)
 		err = c.grow(ctx, t, chains, done)
-	case adapted || !have.Sizes.Hold(counts):
+	case !have.Sizes.Hold(nft.Only(counts, have.Features)):
 		err = c.grow(ctx, t, chains, done)
 	default:
+		t.schema = t.schema.With(have.Features)
 		t.schema.Sizes = have.Sizes
 		if err = c.converge(ctx, t, chains, have, done); errors.Is(err, errNoRoom) {
 			err = c.grow(ctx, t, chains, done)
@@ -93,39 +93,31 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 	return nil
 }
 
-// read reads a table, whether or not it has the rules for the traffic policy
-// Local: a process before this one may have needed them.
-func (c *Controller) read(ctx context.Context, t *table) (nft.Contents, error) {
-	have, err := c.kernel.Read(ctx, t.schema)
-	if t.schema.Options.LocalPolicy || !errors.Is(err, nft.ErrSchema) {
-		return have, err
+// adapt gives the schema other features, and room in sets that are new for what
+// the table should hold. It returns a change that makes them so, empty if they are.
+func (t *table) adapt(f nft.Features) nft.Change {
+	was := t.schema
+	if f == was.Features {
+		return nft.Change{Schema: was}
 	}
-	other := t.withLocalPolicy()
-	if have, otherErr := c.kernel.Read(ctx, other); otherErr == nil {
-		t.schema = other
-		return have, nil
+	t.schema = was.With(f)
+	fitting := nft.SizesFor(t.desired.Counts())
+	had := was.Sets()
+	for _, set := range t.schema.Sets() {
+		if !slices.Contains(had, set) {
+			t.schema.Sizes[set] = fitting[set]
+		}
 	}
-	return have, err
+	return nft.Change{Was: was, Schema: t.schema, Delta: nft.Delta{Gone: t.desired.DropChains(was.Features &^ f)}}
 }
 
-// adapt gives the schema what the table's Services need of it, and reports whether
-// that changed it. What is not needed any more stays until a process starts that
-// has to make the table anew.
-func (t *table) adapt() bool {
-	counts := t.desired.Counts()
-	if t.schema.Options.LocalPolicy || counts[nft.LocalServices]+counts[nft.LocalNodePorts] == 0 {
-		return false
-	}
-	t.schema = t.withLocalPolicy()
-	return true
-}
-
-func (t *table) withLocalPolicy() *nft.Schema {
-	o := t.schema.Options
-	o.LocalPolicy = true
-	s := nft.NewSchema(t.schema.Family, o)
-	s.Sizes = t.schema.Sizes
-	return s
+// whole is the table as it should be, made anew.
+func (t *table) whole(chains []nft.Chain) nft.Table {
+	t.schema = t.schema.With(t.desired.Features())
+	t.schema.Sizes = nft.SizesFor(t.desired.Counts())
+	w := nft.Table{Schema: t.schema, Chains: chains, Elements: t.desired.All()}
+	w.Affinities, w.Keep = t.desired.Affinities()
+	return w
 }
 
 // grow makes a table anew as a whole, in one transaction: there is not a moment
@@ -133,9 +125,8 @@ func (t *table) withLocalPolicy() *nft.Schema {
 // and when a table's constant part is not what it should be.
 func (c *Controller) grow(ctx context.Context, t *table, used []nft.Chain, done *Commit) error {
 	start := time.Now()
-	t.schema.Sizes = nft.SizesFor(t.desired.Counts())
 	chains := c.spareChains(t, used)
-	if err := c.kernel.Reset(ctx, t.schema, chains, t.desired.All()); err != nil {
+	if err := c.kernel.Reset(ctx, t.whole(chains)); err != nil {
 		return fmt.Errorf("replace: %w", err)
 	}
 	t.desired.SetChains(chains)
@@ -149,13 +140,14 @@ func (c *Controller) grow(ctx context.Context, t *table, used []nft.Chain, done 
 // create makes a table that is not there, in bounded transactions: what the
 // cluster needs to start first, and what refuses packets last.
 func (c *Controller) create(ctx context.Context, t *table, used []nft.Chain, done *Commit) error {
-	t.schema.Sizes = nft.SizesFor(t.desired.Counts())
 	chains := c.spareChains(t, used)
-	if err := c.kernel.Reset(ctx, t.schema, chains, func(func(nft.Element) bool) {}); err != nil {
+	bare := t.whole(chains)
+	bare.Affinities, bare.Keep, bare.Elements = nil, nil, func(func(nft.Element) bool) {}
+	if err := c.kernel.Reset(ctx, bare); err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
 	done.Batches++
-	var have nft.Contents
+	have := nft.Contents{Features: t.schema.Features}
 	for _, chain := range chains {
 		have.PutChain(chain)
 	}
@@ -172,8 +164,16 @@ func (c *Controller) converge(ctx context.Context, t *table, used []nft.Chain, h
 	step := &convergence{c: c, t: t, done: done, held: have.Counts()}
 	chains := slices.Collect(maps.Keys(have.Chains))
 	step.diff = nft.NewDiff(have)
+	// Features come before what needs them, and go after it.
+	features := t.desired.Features()
+	step.adapt(ctx, have.Features|features)
 	for _, chain := range used {
 		step.diff.WantChain(chain)
+	}
+	affinities, keep := t.desired.Affinities()
+	for _, a := range affinities {
+		step.diff.WantAffinity(a)
+		step.bound(ctx)
 	}
 	t.desired.SetChains(append(chains, step.diff.Delta.Chains...))
 	for e := range t.desired.Shared() {
@@ -195,7 +195,10 @@ func (c *Controller) converge(ctx context.Context, t *table, used []nft.Chain, h
 	}
 	step.flush(ctx)
 	step.clear(ctx)
-	step.wait()
+	if len(have.Affinities) > 0 {
+		step.commit(ctx, nft.Delta{Keep: keep})
+	}
+	step.adapt(ctx, features)
 	return step.err
 }
 
@@ -219,6 +222,17 @@ func (s *convergence) want(e nft.Element) {
 		s.last = append(s.last, e)
 	} else {
 		s.diff.Want(e)
+	}
+}
+
+// adapt changes the table's features.
+func (s *convergence) adapt(ctx context.Context, f nft.Features) {
+	s.wait()
+	if s.err != nil {
+		return
+	}
+	if change := s.t.adapt(f); !change.Empty() {
+		s.err = s.c.apply(ctx, s.done, change)
 	}
 }
 
@@ -253,6 +267,7 @@ func (s *convergence) clear(ctx context.Context) {
 	for part := range slices.Chunk(stale, maxBatch) {
 		s.commit(ctx, nft.Delta{Delete: part})
 	}
+	s.commit(ctx, nft.Delta{Affinities: s.diff.Delta.Affinities})
 }
 
 // commit starts a transaction, unless there was an error.
@@ -262,7 +277,7 @@ func (s *convergence) commit(ctx context.Context, d nft.Delta) {
 	if s.err != nil || d.Empty() {
 		return
 	}
-	if d.Count(&s.held); !s.t.schema.Sizes.Hold(s.held) {
+	if d.Count(&s.held); !s.t.schema.Sizes.Hold(nft.Only(s.held, s.t.schema.Features)) {
 		s.err = errNoRoom
 		return
 	}
@@ -272,7 +287,7 @@ func (s *convergence) commit(ctx context.Context, d nft.Delta) {
 }
 
 func refuses(s nft.Set) bool {
-	return s == nft.NoEndpoints || s == nft.NoEndpointsNodePorts || s == nft.ClusterIPs
+	return s == nft.NoEndpoints || s == nft.NoEndpointsNodePorts || s == nft.ClusterIPs || s == nft.ServiceCIDRs
 }
 
 // ordered lists the Services of a table: first those that a starting cluster
@@ -321,7 +336,7 @@ func (c *Controller) spareChains(t *table, used []nft.Chain) []nft.Chain {
 	for kind, n := range largest {
 		for i := 1; i <= int(2*n); i++ {
 			chain := nft.Chain{Kind: kind, N: nft.Modulus(i)}
-			if !chain.Constant() && (len(all) == 0 || all[len(all)-1] != chain) {
+			if chain.Balances() && (len(all) == 0 || all[len(all)-1] != chain) {
 				all = append(all, chain)
 			}
 		}

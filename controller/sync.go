@@ -73,7 +73,8 @@ func (c *Controller) zone() string {
 	return c.node.Zone
 }
 
-// setNodeIPs tells the tables on which addresses node ports are served.
+// setNodeIPs tells the tables which addresses are this node's, and on which of
+// them node ports are served.
 func (c *Controller) setNodeIPs() {
 	var node model.Node
 	if c.node != nil {
@@ -85,6 +86,11 @@ func (c *Controller) setNodeIPs() {
 	}
 	if a := c.config.BindAddress; a.IsValid() && !a.IsUnspecified() {
 		node.Addrs[model.FamilyOf(a)] = a
+	}
+	for _, t := range c.tables {
+		if t.desired.SetNodeAddr(node.Addrs[t.desired.Model()]) {
+			c.state.MarkAll()
+		}
 	}
 	var local []netip.Addr
 	if len(c.config.NodePorts.CIDRs) > 0 {
@@ -113,10 +119,13 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 		delta, conflicts := t.desired.TakeDelta()
 		c.reportConflicts(conflicts)
 		done.Conflicts += len(conflicts)
+		change := t.adapt(t.desired.Features())
+		delta.Gone = change.Delta.Gone
+		change.Delta = delta
 		switch {
-		case delta.Empty():
-		case !t.adapt() && t.schema.Sizes.Hold(t.desired.Counts()):
-			all = append(all, nft.Change{Schema: t.schema, Delta: delta})
+		case change.Empty():
+		case t.schema.Sizes.Hold(t.desired.Counts()):
+			all = append(all, change)
 		default:
 			used, _ := t.desired.Settle()
 			if err := c.grow(ctx, t, used, done); err != nil {

@@ -39,6 +39,20 @@ const (
 	Drop
 	// Reject refuses, with ICMP port unreachable. It has no N.
 	Reject
+	// AffinityService sends clients of a Service port back to their endpoint, as
+	// Service does with new ones, and is jumped to: clients without an endpoint
+	// return. Chains of this kind and the following belong to a Port; they have no N.
+	AffinityService
+	// AffinityServiceLocal is AffinityService for endpoints on this node.
+	AffinityServiceLocal
+	// AffinityExternal masquerades as External does.
+	AffinityExternal
+	// AffinityShortcut masquerades as Shortcut does.
+	AffinityShortcut
+	// AffinityLocal keeps the client's address, for endpoints on this node.
+	AffinityLocal
+	// Learn notes which endpoint a client was sent to.
+	Learn
 )
 
 var chainPrefix = [...]string{
@@ -51,6 +65,13 @@ var chainPrefix = [...]string{
 	LocalNodePort:    "KUBE-XLB-NODEPORT-",
 	Drop:             "drop",
 	Reject:           "KUBE-REJECT",
+
+	AffinityService:      "KUBE-AFFINITY-",
+	AffinityServiceLocal: "KUBE-AFFINITY-SVL-",
+	AffinityExternal:     "KUBE-AFFINITY-EXT-",
+	AffinityShortcut:     "KUBE-AFFINITY-XLB-SVC-",
+	AffinityLocal:        "KUBE-AFFINITY-XLB-",
+	Learn:                "KUBE-LEARN-",
 }
 
 // balancing lists the kinds that have an N.
@@ -58,11 +79,13 @@ var balancing = [...]ChainKind{Service, External, NodePort, Shortcut, NodePortSh
 
 // Chain is a chain that a verdict element leads to. Apart from Reject there is
 // one for each number of endpoints in use, because numgen's modulus is a
-// constant of its rule; none belongs to a Service.
+// constant of its rule; none belongs to a Service but those of session affinity.
 type Chain struct {
 	Kind ChainKind
 	// N is the modulus: slots 0 to N-1 are drawn. See Modulus.
 	N uint32
+	// Port is whose chain it is, if it is a Service port's; see Affinity.
+	Port Port
 }
 
 // exactModuli is up to how many endpoints the modulus is always their number.
@@ -82,10 +105,18 @@ func Modulus(n int) uint32 {
 	return (uint32(n) + step - 1) / step * step
 }
 
-// Constant reports whether the chain is part of the schema, so that it is there
-// whether or not an element leads to it.
-func (c Chain) Constant() bool {
-	return c.Kind == Reject || c.Kind == Drop || c == Chain{Service, 1}
+// Balances reports whether the chain balances over N endpoints, and is none that
+// is always there. It exists from the first time that an element leads to it.
+func (c Chain) Balances() bool {
+	return c.Kind != 0 && c.Kind < Drop && c != Chain{Kind: Service, N: 1}
+}
+
+// Needs returns the features without which the chain cannot be.
+func (c Chain) Needs() Features {
+	if c.Kind == Local || c.Kind == LocalNodePort {
+		return LocalPolicy
+	}
+	return 0
 }
 
 // String returns the chain's name in the kernel.
@@ -95,21 +126,33 @@ func (c Chain) String() string {
 		return fmt.Sprintf("chain(%d,%d)", c.Kind, c.N)
 	case c.Kind == Reject, c.Kind == Drop:
 		return chainPrefix[c.Kind]
+	case c.Kind > Reject:
+		return chainPrefix[c.Kind] + c.Port.String()
 	}
 	return chainPrefix[c.Kind] + strconv.FormatUint(uint64(c.N), 10)
 }
 
 func (c Chain) verdict() string {
-	if c.Kind == Drop {
+	switch {
+	case c.Kind == Drop:
 		return "drop"
+	case c.Returns():
+		return "jump " + c.String()
 	}
 	return "goto " + c.String()
 }
+
+// Returns reports whether packets may come back from the chain, so that it is
+// jumped to.
+func (c Chain) Returns() bool { return c.Kind > Reject && c.Kind < Learn }
 
 // ParseChain finds a chain by its name in the kernel.
 func ParseChain(name string) (Chain, bool) {
 	if name == chainPrefix[Reject] {
 		return Chain{Kind: Reject}, true
+	}
+	if c, ok := affinityName(name); ok {
+		return c, true
 	}
 	for _, kind := range balancing {
 		digits, ok := strings.CutPrefix(name, chainPrefix[kind])
@@ -120,7 +163,7 @@ func ParseChain(name string) (Chain, bool) {
 		if err != nil {
 			continue
 		}
-		return Chain{kind, uint32(n)}, true
+		return Chain{Kind: kind, N: uint32(n)}, true
 	}
 	return Chain{}, false
 }

@@ -3,6 +3,8 @@
 package nft
 
 import (
+	"iter"
+	"net/netip"
 	"slices"
 )
 
@@ -12,12 +14,25 @@ type Contents struct {
 	// Chains are the chains that exist for a number of endpoints; the constant
 	// ones are not among them.
 	Chains map[Chain]struct{}
-	// Sizes are those of a table that was read.
-	Sizes Sizes
+	// Affinities are what Service ports own.
+	Affinities map[Port]Affinity
+	// Sizes and Features are those of a table that was read.
+	Sizes    Sizes
+	Features Features
 }
 
 // Counts is a number of elements for each set.
 type Counts = [numSets]int
+
+// Only returns the numbers of elements in sets that a table with some features has.
+func Only(n Counts, f Features) Counts {
+	for set, l := range layouts {
+		if l.needs&^f != 0 {
+			n[set] = 0
+		}
+	}
+	return n
+}
 
 // Put adds an element, or replaces the one with the same key.
 func (c *Contents) Put(e Element) {
@@ -32,9 +47,17 @@ func (c *Contents) Put(e Element) {
 	}
 }
 
+// PutAffinity adds what a Service port owns.
+func (c *Contents) PutAffinity(a Affinity) {
+	if c.Affinities == nil {
+		c.Affinities = make(map[Port]Affinity)
+	}
+	c.Affinities[a.Port] = a
+}
+
 // PutChain adds a chain; constant chains are left out.
 func (c *Contents) PutChain(chain Chain) {
-	if chain.Kind == 0 || chain.Constant() {
+	if !chain.Balances() {
 		return
 	}
 	if c.Chains == nil {
@@ -72,32 +95,66 @@ func (c Contents) Sorted() []Element {
 	return all
 }
 
+// Table is a whole table.
+type Table struct {
+	Schema     *Schema
+	Chains     []Chain // that exist for a number of endpoints
+	Affinities []Affinity
+	// Keep says whom clients may stay with that the kernel remembers from before.
+	Keep     []Keep
+	Elements iter.Seq[Element]
+}
+
 // Change is a delta and the table that it is for.
 type Change struct {
+	// Was is the schema of the table before, if its features change; else nil.
+	Was    *Schema
 	Schema *Schema
 	Delta  Delta
 }
 
+// Empty reports whether the change changes nothing.
+func (c *Change) Empty() bool { return c.Was == nil && c.Delta.Empty() }
+
 // Delta is what changes in one table. The kernel shows packets none of it or all.
 type Delta struct {
-	// Chains are made first. None is ever deleted: they are few, and to make one
-	// again costs the kernel a walk over all endpoints (nf_tables_bind_set).
+	// Chains are made first. They are few, and to make one again costs the kernel a
+	// walk over all endpoints (nf_tables_bind_set), so they stay.
 	Chains []Chain
+	// Gone are chains deleted last, because the table loses a feature that they
+	// need.
+	Gone []Chain
 	// Delete and Add change elements. A key in both is one whose value changes.
 	Delete, Add []Element
+	// Affinities change what Service ports own.
+	Affinities []AffinityChange
+	// Keep says whom the clients of a Service port may stay with; what the kernel
+	// remembers of other endpoints goes in the same transaction.
+	Keep []Keep
+}
+
+// AffinityChange is what a Service port owned and what it owns then; either may be
+// zero.
+type AffinityChange struct{ Was, Is Affinity }
+
+// Keep names the endpoints of a Service port with session affinity.
+type Keep struct {
+	Affinity Affinity
+	// Endpoints are all of them, Local those on this node.
+	Endpoints, Local []netip.AddrPort
 }
 
 // Empty reports whether the delta changes nothing.
 func (d *Delta) Empty() bool {
-	return len(d.Chains)+len(d.Delete)+len(d.Add) == 0
+	return d.Size() == 0
 }
 
 // Emptied is an empty delta in the room of this one.
 func (d *Delta) Emptied() Delta { return Delta{Delete: d.Delete[:0], Add: d.Add[:0]} }
 
-// Size is the number of elements and chains that the delta touches.
+// Size is the number of things that the delta touches.
 func (d *Delta) Size() int {
-	return len(d.Chains) + len(d.Delete) + len(d.Add)
+	return len(d.Chains) + len(d.Gone) + len(d.Delete) + len(d.Add) + len(d.Affinities) + len(d.Keep)
 }
 
 // Count adds the delta to a number of elements for each set.
@@ -137,7 +194,7 @@ func (d *Diff) Want(e Element) {
 
 // WantChain says that the table should hold the chain.
 func (d *Diff) WantChain(c Chain) {
-	if c.Constant() {
+	if !c.Balances() {
 		return
 	}
 	if _, ok := d.have.Chains[c]; ok {
@@ -147,10 +204,22 @@ func (d *Diff) WantChain(c Chain) {
 	d.Delta.Chains = append(d.Delta.Chains, c)
 }
 
-// Rest says that nothing else is wanted: elements that were not named go. Chains
-// stay.
+// WantAffinity says that a Service port should own what it says.
+func (d *Diff) WantAffinity(a Affinity) {
+	was := d.have.Affinities[a.Port]
+	delete(d.have.Affinities, a.Port)
+	if was != a {
+		d.Delta.Affinities = append(d.Delta.Affinities, AffinityChange{was, a})
+	}
+}
+
+// Rest says that nothing else is wanted: elements that were not named go, and what
+// Service ports own. Chains stay.
 func (d *Diff) Rest() {
 	d.Delta.Delete = append(d.Delta.Delete, d.have.Sorted()...)
+	for _, a := range d.have.Affinities {
+		d.Delta.Affinities = append(d.Delta.Affinities, AffinityChange{Was: a})
+	}
 	d.have = Contents{}
 }
 

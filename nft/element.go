@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unique"
 )
 
 // Key finds an element in its set. Which fields count depends on the set; the
@@ -19,6 +20,42 @@ type Key struct {
 	Port  uint16
 	// Slot numbers the endpoints of a Service port, from 0 and without holes.
 	Slot uint32
+	// Range holds addresses: of sources, or of Services.
+	Range Range
+}
+
+// Range is a prefix of addresses, small and comparable.
+type Range struct{ handle unique.Handle[netip.Prefix] }
+
+// RangeOf returns the range of a prefix.
+func RangeOf(p netip.Prefix) Range { return Range{unique.Make(p.Masked())} }
+
+// Prefix returns the range's prefix; the zero Range has the zero prefix.
+func (r Range) Prefix() netip.Prefix {
+	if r == (Range{}) {
+		return netip.Prefix{}
+	}
+	return r.handle.Value()
+}
+
+// Compare orders ranges by their first address and length.
+func (r Range) Compare(o Range) int {
+	if r == o {
+		return 0
+	}
+	a, b := r.Prefix(), o.Prefix()
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// last is the last address of the range.
+func (r Range) last() netip.Addr {
+	p := r.Prefix()
+	bytes := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(bytes)*8; i++ {
+		bytes[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(bytes)
+	return a
 }
 
 // Value is what a map element leads to; zero for the elements of sets.
@@ -57,6 +94,7 @@ func (k Key) Compare(o Key) int {
 		cmp.Compare(k.Proto, o.Proto),
 		cmp.Compare(k.Port, o.Port),
 		cmp.Compare(k.Slot, o.Slot),
+		k.Range.Compare(o.Range),
 	)
 }
 
@@ -82,6 +120,8 @@ func (e Element) text() string {
 			fmt.Fprintf(&b, "%d", e.Key.Port)
 		case fieldSlot:
 			fmt.Fprintf(&b, "%d", e.Key.Slot)
+		case fieldDaddrRange, fieldSaddrRange:
+			b.WriteString(prefixText(e.Key.Range.Prefix()))
 		}
 	}
 	if e.Value.Comment != "" {

@@ -16,9 +16,56 @@ import (
 // AppendKey appends the key of an element of the set.
 func AppendKey(b []byte, f Family, s Set, k Key) []byte {
 	for _, fl := range layouts[s].key {
+		if fl.ranged() {
+			b = append(b, k.Range.Prefix().Addr().AsSlice()...)
+			continue
+		}
 		b = appendField(b, f, fl, k.Addr, k.Proto, k.Port, k.Slot)
 	}
 	return b
+}
+
+// AppendKeyEnd appends the end of an element of a set of ranges: the last key in
+// it, or in a set whose key is nothing but a range the first one behind it. It
+// reports whether there is one: a range may last until the end of all addresses.
+func AppendKeyEnd(b []byte, f Family, s Set, k Key) ([]byte, bool) {
+	last := k.Range.last()
+	if !s.Concatenated() {
+		if last = last.Next(); !last.IsValid() {
+			return b, false
+		}
+		return append(b, last.AsSlice()...), true
+	}
+	k.Range = RangeOf(netip.PrefixFrom(last, last.BitLen()))
+	return AppendKey(b, f, s, k), true
+}
+
+// DecodeKeyEnd completes a key that was decoded from its beginning.
+func DecodeKeyEnd(start Key, b []byte, f Family, s Set) (Key, error) {
+	last := netip.Addr{}
+	switch end, err := DecodeKey(b, f, s); {
+	case err != nil:
+		return Key{}, err
+	case s.Concatenated():
+		last = end.Range.Prefix().Addr()
+	default:
+		last = end.Range.Prefix().Addr().Prev()
+	}
+	first, ok := start.Range.Prefix().Addr(), false
+	if start.Range, ok = RangeFromTo(first, last); !ok {
+		return Key{}, fmt.Errorf("key of %s: %s to %s is no prefix", s, first, last)
+	}
+	return start, nil
+}
+
+// RangeFromTo returns the range from a first to a last address, if it is a prefix.
+func RangeFromTo(first, last netip.Addr) (Range, bool) {
+	for bits := range first.BitLen() + 1 {
+		if r := RangeOf(netip.PrefixFrom(first, bits)); r.Prefix().Addr() == first && r.last() == last {
+			return r, true
+		}
+	}
+	return Range{}, false
 }
 
 // AppendData appends the data of an element of a data map.
@@ -44,6 +91,18 @@ func appendField(b []byte, f Family, fl field, a netip.Addr, p Proto, port uint1
 	}
 	a16 := a.As16()
 	return append(b, a16[:]...)
+}
+
+// AppendClient appends the key of an entry of a map from clients to endpoints;
+// its data is that of an element of Endpoints.
+func AppendClient(b []byte, client netip.Addr) []byte { return append(b, client.AsSlice()...) }
+
+// DecodeClient reads the key of an entry of a map from clients to endpoints.
+func DecodeClient(b []byte, f Family) (netip.Addr, error) {
+	if len(b) != f.addrLen() {
+		return netip.Addr{}, fmt.Errorf("client of %d bytes instead of %d", len(b), f.addrLen())
+	}
+	return f.addrFromBytes(b), nil
 }
 
 // DecodeKey reads the key of an element of the set.
@@ -76,6 +135,11 @@ func decodeFields(b []byte, f Family, s Set, fields []field, k *Key) error {
 			k.Port = binary.BigEndian.Uint16(b)
 		case fieldSlot:
 			k.Slot = binary.NativeEndian.Uint32(b)
+		case fieldDaddrRange, fieldSaddrRange:
+			a := f.addrFromBytes(b[:f.addrLen()])
+			k.Range = RangeOf(netip.PrefixFrom(a, a.BitLen()))
+			b = b[f.addrLen():]
+			continue
 		default:
 			n := f.addrLen()
 			a := f.addrFromBytes(b[:n])

@@ -4,6 +4,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"strings"
 
@@ -23,6 +24,22 @@ type Rule struct {
 type clause struct {
 	text string
 	code []expr.Any
+}
+
+// Encode returns the rule's expressions as the kernel takes them.
+func (r Rule) Encode(f Family) ([][]byte, error) {
+	all := make([][]byte, len(r.Exprs))
+	for i, e := range r.Exprs {
+		if o, ok := e.(*ctOriginal); ok {
+			all[i] = o.encode()
+			continue
+		}
+		var err error
+		if all[i], err = expr.Marshal(uint8(f), e); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // rule joins clauses.
@@ -53,6 +70,10 @@ func load(f Family, fl field, modulus uint32, reg uint32) expr.Any {
 	switch fl {
 	case fieldProto:
 		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}
+	case fieldDaddrRange:
+		fl = fieldDaddr
+	case fieldSaddrRange:
+		fl = fieldSaddr
 	case fieldPort:
 		return &expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: thDport, Len: 2, DestRegister: reg}
 	case fieldSlot:
@@ -77,8 +98,7 @@ func key(f Family, s Set, modulus uint32) clause {
 		} else {
 			words = append(words, fieldsText(f, []field{fl}))
 		}
-		_, size := fieldsType(f, []field{fl})
-		reg += size / 4
+		reg += registers(fl.size(f))
 	}
 	c.text = strings.Join(words, " . ")
 	return c
@@ -89,6 +109,14 @@ func inSet(f Family, s Set) clause {
 	c := key(f, s, 0)
 	c.text += " @" + s.String()
 	c.code = append(c.code, &expr.Lookup{SourceRegister: firstReg, SetName: s.String()})
+	return c
+}
+
+// notInSet matches packets whose key is not in the set.
+func notInSet(f Family, s Set) clause {
+	c := key(f, s, 0)
+	c.text += " != @" + s.String()
+	c.code = append(c.code, &expr.Lookup{SourceRegister: firstReg, SetName: s.String(), Invert: true})
 	return c
 }
 
@@ -107,13 +135,18 @@ func dnat(f Family, s Set, n uint32) clause {
 	c.text = "dnat " + f.String() + " to " + c.text + " map @" + s.String()
 	c.code = append(c.code,
 		&expr.Lookup{SourceRegister: firstReg, DestRegister: firstReg, IsDestRegSet: true, SetName: s.String()},
-		&expr.NAT{
-			Type:        expr.NATTypeDestNAT,
-			Family:      uint32(f),
-			RegAddrMin:  firstReg,
-			RegProtoMin: firstReg + uint32(f.addrLen())/4,
-		})
+		natTo(f))
 	return c
+}
+
+// natTo translates to the address and port in the first registers.
+func natTo(f Family) expr.Any {
+	return &expr.NAT{
+		Type:        expr.NATTypeDestNAT,
+		Family:      uint32(f),
+		RegAddrMin:  firstReg,
+		RegProtoMin: firstReg + registers(uint32(f.addrLen())),
+	}
 }
 
 // source matches the source address against a prefix: `ip saddr != 10.0.0.0/8`.
@@ -126,17 +159,21 @@ func destination(f Family, op expr.CmpOp, p netip.Prefix) clause {
 	return address(f, fieldDaddr, op, p)
 }
 
+// prefixText writes a prefix as nft does.
+func prefixText(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
 func address(f Family, fl field, op expr.CmpOp, p netip.Prefix) clause {
 	p = p.Masked()
 	text := fieldsText(f, []field{fl}) + " "
 	if op == expr.CmpOpNeq {
 		text += "!= "
 	}
-	if p.IsSingleIP() {
-		text += p.Addr().String()
-	} else {
-		text += p.String()
-	}
+	text += prefixText(p)
 	word := load(f, fl, 0, firstReg).(*expr.Payload)
 	data := p.Addr().AsSlice()
 	if p.Bits()%8 == 0 && p.Bits() > 0 {
@@ -152,6 +189,20 @@ func address(f Family, fl field, op expr.CmpOp, p netip.Prefix) clause {
 		word,
 		&expr.Bitwise{SourceRegister: firstReg, DestRegister: firstReg, Len: word.Len, Mask: mask, Xor: make([]byte, len(data))},
 		&expr.Cmp{Op: op, Register: firstReg, Data: data},
+	}}
+}
+
+// notFromInterface matches packets that came in elsewhere than on an interface,
+// or on those whose names begin alike: `iifname != "veth*"`. Packets of the node's
+// own processes came in nowhere.
+func notFromInterface(name string) clause {
+	data := append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)
+	if prefix, ok := strings.CutSuffix(name, "*"); ok {
+		data = []byte(prefix)
+	}
+	return clause{fmt.Sprintf("iifname != %q", name), []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: firstReg},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: firstReg, Data: data},
 	}}
 }
 
@@ -235,8 +286,58 @@ func accept() clause {
 	return clause{"accept", []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}}
 }
 
+func drop() clause {
+	return clause{"drop", []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}}
+}
+
 func leave() clause {
 	return clause{"return", []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}}
 }
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+
+// ctOriginal loads a part of what a connection was before translation. Of the
+// library's own expression the encoding would not do: it gives addresses no
+// direction, and ports one of four bytes where the kernel wants one.
+type ctOriginal struct{ expr.Ct }
+
+// Keys of the original tuple's addresses (linux/netfilter/nf_tables.h).
+const (
+	ctSrcIP  = 19
+	ctDstIP  = 20
+	ctSrcIP6 = 21
+
+	ctDirOriginal = 0
+)
+
+func ctSaddr(f Family) expr.CtKey {
+	if f == IPv4 {
+		return ctSrcIP
+	}
+	return ctSrcIP6
+}
+
+func ctDaddr(f Family) expr.CtKey { return ctSaddr(f) + ctDstIP - ctSrcIP }
+
+func loadOriginal(key expr.CtKey, reg uint32) expr.Any {
+	return &ctOriginal{expr.Ct{Key: key, Register: reg}}
+}
+
+func (o *ctOriginal) encode() []byte {
+	data := appendAttr32(nil, unix.NFTA_CT_KEY, uint32(o.Key))
+	data = appendAttr32(data, unix.NFTA_CT_DREG, o.Register)
+	data = appendAttr(data, unix.NFTA_CT_DIRECTION, []byte{ctDirOriginal})
+	b := appendAttr(nil, unix.NFTA_EXPR_NAME, []byte("ct\x00"))
+	return appendAttr(b, unix.NLA_F_NESTED|unix.NFTA_EXPR_DATA, data)
+}
+
+// appendAttr appends a netlink attribute (linux/netlink.h, struct nlattr).
+func appendAttr(b []byte, typ uint16, value []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(4+len(value)))
+	b = append(binary.NativeEndian.AppendUint16(b, typ), value...)
+	return append(b, make([]byte, -len(value)&3)...)
+}
+
+func appendAttr32(b []byte, typ uint16, v uint32) []byte {
+	return appendAttr(b, typ, binary.BigEndian.AppendUint32(nil, v))
+}

@@ -34,13 +34,16 @@ func TestModulus(t *testing.T) {
 }
 
 func TestChainNames(t *testing.T) {
-	for _, c := range []Chain{{Service, 1}, {Service, 64}, {External, 68}, {NodePort, 100352}, {Kind: Reject}} {
+	for _, c := range []Chain{{Kind: Service, N: 1}, {Kind: Service, N: 64}, {Kind: External, N: 68}, {Kind: NodePort, N: 100352}, {Kind: Reject},
+		{Kind: AffinityService, Port: PortOf("default/web/tcp/http")}, {Kind: AffinityLocal, Port: PortOf("default/web/udp")},
+		{Kind: AffinityServiceLocal, Port: PortOf("svl/web/tcp")}, {Kind: Learn, Port: PortOf("default/web/tcp/http")}} {
 		got, ok := ParseChain(c.String())
 		if !ok || got != c {
 			t.Errorf("ParseChain(%q) = %v, %t", c, got, ok)
 		}
 	}
-	for _, name := range []string{"", "KUBE-SVC-", "KUBE-SVC-0", "KUBE-SVC-007", "KUBE-SVC-x", "KUBE-SVC-4294967296", "KUBE-REJECT-1", "kube-svc-1"} {
+	for _, name := range []string{"", "KUBE-SVC-", "KUBE-SVC-0", "KUBE-SVC-007", "KUBE-SVC-x", "KUBE-SVC-4294967296", "KUBE-REJECT-1", "kube-svc-1",
+		"KUBE-AFFINITY-", "KUBE-AFFINITY-XLB", "KUBE-AFFINITY-SERVICES", "KUBE-LEARN-INPUT", "KUBE-LEARN-web"} {
 		if c, ok := ParseChain(name); ok {
 			t.Errorf("ParseChain(%q) = %v, want none", name, c)
 		}
@@ -82,12 +85,22 @@ func FuzzElement(f *testing.F) {
 				e.Key.Port = port
 			case fieldSlot:
 				e.Key.Slot = slot
+			case fieldDaddrRange, fieldSaddrRange:
+				a := family.addrFromBytes(raw[:family.addrLen()])
+				e.Key.Range = RangeOf(netip.PrefixFrom(a, int(slot)%(a.BitLen()+1)))
 			}
 		}
 		if layouts[s].data != nil {
 			e.Value.To = netip.AddrPortFrom(family.addrFromBytes(raw[:family.addrLen()]), to)
 		}
 		key, err := DecodeKey(AppendKey(nil, family, s, e.Key), family, s)
+		if end, ends := []byte(nil), false; s.Ranged() {
+			if end, ends = AppendKeyEnd(nil, family, s, e.Key); ends {
+				key, err = DecodeKeyEnd(key, end, family, s)
+			} else {
+				key = e.Key
+			}
+		}
 		if err != nil || key != e.Key {
 			t.Errorf("key %+v came back as %+v, %v", e.Key, key, err)
 		}
@@ -117,12 +130,12 @@ func TestDiff(t *testing.T) {
 	have.Put(Element{Endpoints, key(0), to("10.0.0.1:1")})
 	have.Put(Element{Endpoints, key(1), to("10.0.0.2:1")})
 	have.Put(Element{Endpoints, key(2), to("10.0.0.3:1")})
-	have.PutChain(Chain{Service, 3})
+	have.PutChain(Chain{Kind: Service, N: 3})
 	d := NewDiff(have)
 	d.Want(Element{Endpoints, key(0), to("10.0.0.1:1")})
 	d.Want(Element{Endpoints, key(1), to("10.0.0.3:1")})
-	d.WantChain(Chain{Service, 2})
-	d.WantChain(Chain{Service, 1})
+	d.WantChain(Chain{Kind: Service, N: 2})
+	d.WantChain(Chain{Kind: Service, N: 1})
 	d.Rest()
 	var script strings.Builder
 	if err := d.Delta.Format(&script, NewSchema(IPv4, Options{})); err != nil {

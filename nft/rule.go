@@ -18,10 +18,15 @@ const (
 	chainLocal     = "KUBE-XLB"
 	chainLocalNode = "KUBE-XLB-NODEPORTS"
 	chainUnserved  = "KUBE-UNSERVED"
+	chainFirewall  = "KUBE-FIREWALL"
+	chainLearn     = "KUBE-LEARN"
 )
 
 // The hooks of our base chains. Destinations are translated at the usual
-// priority for that, and what no Service took is refused where hosts filter.
+// priority for that, and what no Service took is refused where hosts filter. Who
+// may reach a load balancer is decided before, where addresses are those that
+// the client used; which endpoint a client reached is noted before its own address
+// is translated.
 var (
 	natPrerouting  = Hook{"nat", "prerouting", 0, -100, "dstnat"}
 	natOutput      = Hook{"nat", "output", 3, -100, "-100"}
@@ -29,42 +34,49 @@ var (
 	filterInput    = Hook{"filter", "input", 1, 0, "filter"}
 	filterForward  = Hook{"filter", "forward", 2, 0, "filter"}
 	filterOutput   = Hook{"filter", "output", 3, 0, "filter"}
+
+	firewallPrerouting = Hook{"filter", "prerouting", 0, -110, "dstnat - 10"}
+	firewallOutput     = Hook{"filter", "output", 3, -110, "-110"}
+	learnInput         = Hook{"filter", "input", 1, 99, "99"}
+	learnPostrouting   = Hook{"filter", "postrouting", 4, 99, "srcnat - 1"}
 )
 
 // chains returns the constant chains, each after those that it leads to.
 func (s *Schema) chains() []RuleChain {
 	f, mark := s.Family, uint32(1)<<s.Options.MasqueradeBit
-	return []RuleChain{
+	all := []RuleChain{
 		{Name: chainMarkMasq, Rules: []Rule{
 			// meta mark set meta mark | 0x4000
 			rule(setMark(mark)),
 		}},
-		s.Dynamic(Chain{Service, 1}),
+		s.Dynamic(Chain{Kind: Service, N: 1}),
 		{Name: chainPrefix[Reject], Rules: []Rule{
 			// reject
 			rule(reject(f)),
 		}},
-		{Name: chainNodePorts, Rules: []Rule{
-			// meta l4proto . th dport vmap @KUBE-NODEPORTS
-			rule(vmap(f, NodePorts)),
-		}},
-		{Name: chainServices, Rules: []Rule{
-			// ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
-			rule(vmap(f, Services)),
-			// ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
-			s.toNode(jump(chainNodePorts)),
-		}},
-		{Name: chainLocal, Rules: []Rule{
+		// ip daddr @KUBE-NODE-IP is asked before: meta l4proto . th dport vmap @KUBE-NODEPORTS
+		{Name: chainNodePorts, Rules: s.served(NodePorts)},
+		// ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
+		// ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
+		{Name: chainServices, Rules: append(s.served(Services), s.toNode(jump(chainNodePorts)))},
+	}
+	if s.has(LocalPolicy) {
+		all = append(all,
 			// ip daddr . meta l4proto . th dport vmap @KUBE-XLB
-			rule(vmap(f, LocalServices)),
-		}},
-		{Name: chainLocalNode, Rules: []Rule{
-			// ip daddr @KUBE-NODE-IP meta l4proto . th dport vmap @KUBE-XLB-NODEPORTS
-			s.toNode(vmap(f, LocalNodePorts)),
-		}},
-		{Name: "PREROUTING", Base: &natPrerouting, Rules: s.prerouting()},
-		{Name: "OUTPUT", Base: &natOutput, Rules: []Rule{rule(jump(chainServices))}},
-		{Name: "KUBE-POSTROUTING", Base: &natPostrouting, Rules: []Rule{
+			RuleChain{Name: chainLocal, Rules: s.served(LocalServices)},
+			// meta l4proto . th dport vmap @KUBE-XLB-NODEPORTS
+			RuleChain{Name: chainLocalNode, Rules: s.served(LocalNodePorts)})
+	}
+	if s.has(SourceFilter) {
+		all = append(all, s.firewall("PREROUTING", &firewallPrerouting), s.firewall("OUTPUT", &firewallOutput))
+	}
+	if s.has(ClientAffinity) {
+		all = append(all, s.learnChains()...)
+	}
+	return append(all,
+		RuleChain{Name: "PREROUTING", Base: &natPrerouting, Rules: s.prerouting()},
+		RuleChain{Name: "OUTPUT", Base: &natOutput, Rules: []Rule{rule(jump(chainServices))}},
+		RuleChain{Name: "KUBE-POSTROUTING", Base: &natPostrouting, Rules: []Rule{
 			// A pod that reaches itself through a Service must see another address
 			// than its own: ct status dnat ip saddr . ip daddr @KUBE-LOOP-BACK masquerade fully-random
 			rule(translated(), inSet(f, LoopBack), masquerade()),
@@ -77,27 +89,66 @@ func (s *Schema) chains() []RuleChain {
 			rule(masquerade()),
 		}},
 		s.unserved("INPUT", &filterInput, s.toNode(vmap(f, NoEndpointsNodePorts))),
-		s.unserved("FORWARD", &filterForward, rule(inSet(f, ClusterIPs), reject(f))),
-		s.unserved("OUTPUT", &filterOutput, rule(inSet(f, ClusterIPs), reject(f))),
+		s.unserved("FORWARD", &filterForward, s.unused()...),
+		s.unserved("OUTPUT", &filterOutput, s.unused()...),
+	)
+}
+
+// has reports whether the table has a feature.
+func (s *Schema) has(f Features) bool { return s.Features&f != 0 }
+
+// served returns the rules that look a frontend up. A Service port with session
+// affinity leads to a chain that returns with clients that are new to it: a second
+// map then says how those are balanced.
+func (s *Schema) served(set Set) []Rule {
+	rules := []Rule{rule(vmap(s.Family, set))}
+	if s.has(ClientAffinity) {
+		// ip daddr . meta l4proto . th dport vmap @KUBE-AFFINITY-SERVICES
+		rules = append(rules, rule(vmap(s.Family, set.FallbackOf())))
 	}
+	return rules
 }
 
 // prerouting returns the rules for packets from outside and from pods. Node ports
 // come last, under either policy: an external IP may be an address of the node.
 func (s *Schema) prerouting() []Rule {
-	if !s.Options.LocalPolicy {
+	if !s.has(LocalPolicy) {
 		return []Rule{rule(jump(chainServices))}
 	}
-	return []Rule{
-		// ip saddr != 10.128.0.0/16 jump KUBE-XLB
-		s.foreign(jump(chainLocal)),
-		// ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
-		rule(vmap(s.Family, Services)),
-		// ip saddr != 10.128.0.0/16 jump KUBE-XLB-NODEPORTS
-		s.foreign(jump(chainLocalNode)),
+	// ip saddr != 10.128.0.0/16 jump KUBE-XLB
+	rules := []Rule{s.foreign(jump(chainLocal))}
+	// ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
+	rules = append(rules, s.served(Services)...)
+	return append(rules,
+		// ip daddr @KUBE-NODE-IP jump KUBE-XLB-NODEPORTS, unless from a local pod
+		s.foreignToNode(jump(chainLocalNode)),
 		// ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
-		s.toNode(jump(chainNodePorts)),
+		s.toNode(jump(chainNodePorts)))
+}
+
+// firewall returns the base chain that drops what loadBalancerSourceRanges keeps
+// out, at one hook.
+func (s *Schema) firewall(hook string, base *Hook) RuleChain {
+	return RuleChain{Name: chainFirewall + "-" + hook, Base: base, Rules: []Rule{
+		// ct state != new accept
+		rule(notNew(), accept()),
+		// ip daddr . meta l4proto . th dport != @KUBE-LOAD-BALANCER-FW accept
+		rule(notInSet(s.Family, Firewall), accept()),
+		// ip daddr . meta l4proto . th dport . ip saddr != @KUBE-LOAD-BALANCER-SOURCE-CIDR drop
+		rule(notInSet(s.Family, SourceRanges), drop()),
+	}}
+}
+
+// unused returns the rules for addresses of Services where no Service port is:
+// refused where there is a Service, dropped where there is none.
+func (s *Schema) unused() []Rule {
+	// ip daddr @KUBE-CLUSTER-IP reject
+	rules := []Rule{rule(inSet(s.Family, ClusterIPs), reject(s.Family))}
+	if s.has(ServiceRanges) {
+		// ip daddr @KUBE-SERVICE-CIDR drop
+		rules = append(rules, rule(inSet(s.Family, ServiceCIDRs), drop()))
 	}
+	return rules
 }
 
 // unserved returns the base chain that refuses what no Service took, at one hook.
@@ -105,29 +156,35 @@ func (s *Schema) prerouting() []Rule {
 // last is where the hooks differ, as in kube-proxy: node ports without endpoints
 // are refused on input alone, unused ports of a ClusterIP everywhere else, since
 // a ClusterIP may also be a local address (node-local DNS caches bind it).
-func (s *Schema) unserved(hook string, base *Hook, last Rule) RuleChain {
-	return RuleChain{Name: chainUnserved + "-" + hook, Base: base, Rules: []Rule{
+func (s *Schema) unserved(hook string, base *Hook, last ...Rule) RuleChain {
+	return RuleChain{Name: chainUnserved + "-" + hook, Base: base, Rules: append([]Rule{
 		// ct state != new accept
 		rule(notNew(), accept()),
 		// ct status dnat accept
 		rule(translated(), accept()),
 		// ip daddr . meta l4proto . th dport vmap @KUBE-NO-ENDPOINTS
 		rule(vmap(s.Family, NoEndpoints)),
-		last,
-	}}
+	}, last...)}
 }
 
 // toNode makes a rule for packets to the addresses that node ports are served on.
-func (s *Schema) toNode(then clause) Rule {
+func (s *Schema) toNode(then clause) Rule { return rule(append(s.nodeAddress(), then)...) }
+
+// foreignToNode is toNode for packets that do not come from local pods.
+func (s *Schema) foreignToNode(then clause) Rule {
+	return rule(append(append(s.foreigner(), s.nodeAddress()...), then)...)
+}
+
+func (s *Schema) nodeAddress() []clause {
 	if !s.Options.AllNodePorts {
-		return rule(inSet(s.Family, NodeIPs), then)
+		return []clause{inSet(s.Family, NodeIPs)}
 	}
 	loopback := netip.MustParsePrefix("127.0.0.0/8")
 	if s.Family == IPv6 {
 		loopback = netip.MustParsePrefix("::1/128")
 	}
 	// fib daddr type local ip daddr != 127.0.0.0/8 …
-	return rule(localDestination(), destination(s.Family, expr.CmpOpNeq, loopback), then)
+	return []clause{localDestination(), destination(s.Family, expr.CmpOpNeq, loopback)}
 }
 
 // redraws is how often a chain with more slots than endpoints draws. All draws
@@ -152,7 +209,7 @@ func (s *Schema) balance(c Chain) []Rule {
 	case c.N == 1:
 	case set == Endpoints:
 		// goto KUBE-SVC-1
-		rules = append(rules, rule(goTo(Chain{Service, 1}.String())))
+		rules = append(rules, rule(goTo(Chain{Kind: Service, N: 1}.String())))
 	default:
 		// dnat ip to meta l4proto . th dport . numgen random mod 1 map @KUBE-SEP-NODEPORTS
 		rules = append(rules, rule(dnat(s.Family, set, 1)))
@@ -171,7 +228,7 @@ func (s *Schema) way(k ChainKind) (Set, []Rule) {
 		switch {
 		case s.Options.MasqueradeAll:
 			return Endpoints, everybody
-		case s.Options.LocalPods.IsValid():
+		case s.Options.LocalPods.Known():
 			return Endpoints, foreign
 		}
 		return Endpoints, nil
@@ -191,11 +248,16 @@ func (s *Schema) way(k ChainKind) (Set, []Rule) {
 
 // foreign makes a rule for packets that do not come from local pods: for all
 // packets if nothing is known of pods.
-func (s *Schema) foreign(then clause) Rule {
-	if !s.Options.LocalPods.IsValid() {
-		return rule(then)
+func (s *Schema) foreign(then clause) Rule { return rule(append(s.foreigner(), then)...) }
+
+func (s *Schema) foreigner() []clause {
+	switch pods := s.Options.LocalPods; {
+	case pods.Prefix.IsValid():
+		return []clause{source(s.Family, expr.CmpOpNeq, pods.Prefix)}
+	case pods.Interface != "":
+		return []clause{notFromInterface(pods.Interface)}
 	}
-	return rule(source(s.Family, expr.CmpOpNeq, s.Options.LocalPods), then)
+	return nil
 }
 
 func itoa(n uint32) string  { return strconv.FormatUint(uint64(n), 10) }

@@ -5,6 +5,7 @@ package nft
 import (
 	"crypto/sha256"
 	"fmt"
+	"iter"
 	"net/netip"
 )
 
@@ -30,17 +31,55 @@ type Options struct {
 	MasqueradeBit uint8
 	// MasqueradeAll masquerades every connection to a ClusterIP.
 	MasqueradeAll bool
-	// LocalPods holds the addresses of pods, which reach ClusterIPs under their
-	// own address; everybody else is masqueraded. The zero prefix: nobody is.
-	LocalPods netip.Prefix
+	// LocalPods says who reaches ClusterIPs under their own address; everybody
+	// else is masqueraded. If it says nothing, nobody is.
+	LocalPods LocalPods
 	// AllNodePorts serves node ports on every local address but loopback;
 	// otherwise the set KUBE-NODE-IP says on which.
 	AllNodePorts bool
 	// Counters gives each frontend a counter of new connections.
 	Counters bool
-	// LocalPolicy makes packets pass KUBE-XLB, which costs each new connection a
-	// lookup: set while a Service has the external traffic policy Local.
-	LocalPolicy bool
+}
+
+// LocalPods says how packets of this node's pods are known: by their source
+// address, or by the interface that they come in on (KubeProxyConfiguration,
+// detectLocalMode). The zero value knows nothing of pods.
+type LocalPods struct {
+	Prefix netip.Prefix
+	// Interface is a name, or with an asterisk at its end the beginning of names.
+	Interface string
+}
+
+// Known reports whether anything is known of pods.
+func (p LocalPods) Known() bool { return p.Prefix.IsValid() || p.Interface != "" }
+
+// Features are the parts of a table that packets pay for: each exists only while
+// a Service needs it.
+type Features uint8
+
+// The features.
+const (
+	// LocalPolicy: a Service has the external traffic policy Local.
+	LocalPolicy Features = 1 << iota
+	// ClientAffinity: a Service has session affinity.
+	ClientAffinity
+	// SourceFilter: a Service has load balancer source ranges.
+	SourceFilter
+	// ServiceRanges: it is known which addresses belong to Services.
+	ServiceRanges
+
+	// AllFeatures are all of them.
+	AllFeatures = 1<<iota - 1
+)
+
+// Need returns the features without which a table cannot hold as many elements.
+func Need(counts Counts) (f Features) {
+	for set, n := range counts {
+		if n > 0 {
+			f |= layouts[set].needs
+		}
+	}
+	return f
 }
 
 // Hook says where a base chain meets packets.
@@ -96,8 +135,9 @@ func (s Sizes) Hold(counts Counts) bool {
 // Schema is everything in a table that does not depend on Services: which sets
 // there are, and the constant rules.
 type Schema struct {
-	Family  Family
-	Options Options
+	Family   Family
+	Options  Options
+	Features Features
 	// Sizes of the sets. They are no part of the table's identity: a table is
 	// adopted as long as it is large enough.
 	Sizes Sizes
@@ -113,6 +153,40 @@ func NewSchema(f Family, o Options) *Schema {
 	return s
 }
 
+// With returns the schema of the same table with other features.
+func (s *Schema) With(f Features) *Schema {
+	next := *s
+	next.Features = f
+	next.Chains = next.chains()
+	return &next
+}
+
+// Variants yields the schema with each combination of features, its own first.
+func (s *Schema) Variants() iter.Seq[*Schema] {
+	return func(yield func(*Schema) bool) {
+		if !yield(s) {
+			return
+		}
+		for f := range Features(AllFeatures + 1) {
+			if f != s.Features && !yield(s.With(f)) {
+				return
+			}
+		}
+	}
+}
+
+// Sets lists the sets that the table has, in the order in which a transaction adds
+// to them.
+func (s *Schema) Sets() []Set {
+	var all []Set
+	for set, l := range layouts {
+		if l.needs&^s.Features == 0 {
+			all = append(all, Set(set))
+		}
+	}
+	return all
+}
+
 // Dynamic returns a chain that exists only while elements lead to it.
 func (s *Schema) Dynamic(c Chain) RuleChain {
 	return RuleChain{Name: c.String(), Rules: s.balance(c)}
@@ -123,7 +197,7 @@ func (s *Schema) Counted(set Set) bool { return s.Options.Counters && layouts[se
 
 // Hash is a short digest of a rule: its chain's name and its text. The kernel
 // keeps it in the rule's user data, so that a table read back is recognised.
-func (s *Schema) Hash(chain RuleChain, r Rule) [8]byte {
-	sum := sha256.Sum256([]byte(s.Family.String() + "\x00" + chain.Name + "\x00" + r.Text))
+func (s *Schema) Hash(chain string, r Rule) [8]byte {
+	sum := sha256.Sum256([]byte(s.Family.String() + "\x00" + chain + "\x00" + r.Text))
 	return [8]byte(sum[:8])
 }

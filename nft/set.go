@@ -21,9 +21,20 @@ const (
 	NodePortEndpoints
 	LocalEndpoints
 	LocalNodePortEndpoints
+	LearnEndpoints
+	LearnLocalEndpoints
+	SourceRanges
+	Firewall
 	ClusterIPs
+	ServiceCIDRs
 	NoEndpoints
 	NoEndpointsNodePorts
+	LearnNodePorts
+	LearnServices
+	AffinityLocalNodePorts
+	AffinityLocalServices
+	AffinityNodePorts
+	AffinityServices
 	LocalNodePorts
 	LocalServices
 	NodePorts
@@ -48,7 +59,12 @@ const (
 	fieldProto
 	fieldPort
 	fieldSlot
+	fieldDaddrRange
+	fieldSaddrRange
 )
+
+// ranged reports whether the field is a range of addresses, a Key's Range.
+func (fl field) ranged() bool { return fl == fieldDaddrRange || fl == fieldSaddrRange }
 
 // layout describes one set: the only place that knows what its elements look
 // like. Declaration, text, encoding and decoding all follow it.
@@ -58,7 +74,12 @@ type layout struct {
 	data    []field // of a data map
 	verdict bool    // a verdict map
 	counted bool    // a counter per element, if Options.Counters
+	needs   Features
 }
+
+// ranged reports whether the set's elements are ranges; the range is the last
+// field of the key.
+func (l layout) ranged() bool { return l.key[len(l.key)-1].ranged() }
 
 var (
 	frontendKey = []field{fieldDaddr, fieldProto, fieldPort}
@@ -67,22 +88,34 @@ var (
 
 	slotKey         = append(slices.Clone(frontendKey), fieldSlot)
 	nodePortSlotKey = append(slices.Clone(nodePortKey), fieldSlot)
+	rangeKey        = append(slices.Clone(frontendKey), fieldSaddrRange)
 )
 
 var layouts = [numSets]layout{
 	Services:               {name: "KUBE-SERVICES", key: frontendKey, verdict: true, counted: true},
 	NodePorts:              {name: "KUBE-NODEPORTS", key: nodePortKey, verdict: true, counted: true},
-	LocalServices:          {name: "KUBE-XLB", key: frontendKey, verdict: true, counted: true},
-	LocalNodePorts:         {name: "KUBE-XLB-NODEPORTS", key: nodePortKey, verdict: true, counted: true},
 	Endpoints:              {name: "KUBE-SEP", key: slotKey, data: endpoint},
 	NodePortEndpoints:      {name: "KUBE-SEP-NODEPORTS", key: nodePortSlotKey, data: endpoint},
-	LocalEndpoints:         {name: "KUBE-SEP-XLB", key: slotKey, data: endpoint},
-	LocalNodePortEndpoints: {name: "KUBE-SEP-XLB-NODEPORTS", key: nodePortSlotKey, data: endpoint},
 	NoEndpoints:            {name: "KUBE-NO-ENDPOINTS", key: frontendKey, verdict: true},
 	NoEndpointsNodePorts:   {name: "KUBE-NO-ENDPOINTS-NODEPORTS", key: nodePortKey, verdict: true},
 	ClusterIPs:             {name: "KUBE-CLUSTER-IP", key: []field{fieldDaddr}},
 	NodeIPs:                {name: "KUBE-NODE-IP", key: []field{fieldDaddr}},
 	LoopBack:               {name: "KUBE-LOOP-BACK", key: []field{fieldSaddr, fieldDaddr}},
+	LocalServices:          {name: "KUBE-XLB", key: frontendKey, verdict: true, counted: true, needs: LocalPolicy},
+	LocalNodePorts:         {name: "KUBE-XLB-NODEPORTS", key: nodePortKey, verdict: true, counted: true, needs: LocalPolicy},
+	LocalEndpoints:         {name: "KUBE-SEP-XLB", key: slotKey, data: endpoint, needs: LocalPolicy},
+	LocalNodePortEndpoints: {name: "KUBE-SEP-XLB-NODEPORTS", key: nodePortSlotKey, data: endpoint, needs: LocalPolicy},
+	AffinityServices:       {name: "KUBE-AFFINITY-SERVICES", key: frontendKey, verdict: true, needs: ClientAffinity},
+	AffinityNodePorts:      {name: "KUBE-AFFINITY-NODEPORTS", key: nodePortKey, verdict: true, needs: ClientAffinity},
+	AffinityLocalServices:  {name: "KUBE-AFFINITY-XLB", key: frontendKey, verdict: true, needs: ClientAffinity},
+	AffinityLocalNodePorts: {name: "KUBE-AFFINITY-XLB-NODEPORTS", key: nodePortKey, verdict: true, needs: ClientAffinity},
+	LearnServices:          {name: "KUBE-LEARN", key: frontendKey, verdict: true, needs: ClientAffinity},
+	LearnNodePorts:         {name: "KUBE-LEARN-NODEPORTS", key: nodePortKey, verdict: true, needs: ClientAffinity},
+	LearnEndpoints:         {name: "KUBE-LEARN-SEP", key: frontendKey, needs: ClientAffinity},
+	LearnLocalEndpoints:    {name: "KUBE-LEARN-SEP-XLB", key: frontendKey, needs: ClientAffinity},
+	Firewall:               {name: "KUBE-LOAD-BALANCER-FW", key: frontendKey, needs: SourceFilter},
+	SourceRanges:           {name: "KUBE-LOAD-BALANCER-SOURCE-CIDR", key: rangeKey, needs: SourceFilter},
+	ServiceCIDRs:           {name: "KUBE-SERVICE-CIDR", key: []field{fieldDaddrRange}, needs: ServiceRanges},
 }
 
 // EndpointsOf names the data map that holds the endpoints of the frontends in a
@@ -99,6 +132,20 @@ func (s Set) EndpointsOf() (Set, bool) {
 		return LocalNodePortEndpoints, true
 	}
 	return 0, false
+}
+
+// FallbackOf names the verdict map that says how a frontend in a verdict map is
+// balanced for clients that have no affinity yet.
+func (s Set) FallbackOf() Set {
+	switch s {
+	case Services:
+		return AffinityServices
+	case NodePorts:
+		return AffinityNodePorts
+	case LocalServices:
+		return AffinityLocalServices
+	}
+	return AffinityLocalNodePorts
 }
 
 // String returns the set's name in the kernel.
@@ -122,6 +169,21 @@ func (s Set) Map() bool { return layouts[s].verdict || layouts[s].data != nil }
 
 // Counted reports whether the set's elements may carry counters.
 func (s Set) Counted() bool { return layouts[s].counted }
+
+// Ranged reports whether the set's elements are ranges of addresses.
+func (s Set) Ranged() bool { return layouts[s].ranged() }
+
+// Concatenated reports whether the set's keys have more than one field.
+func (s Set) Concatenated() bool { return len(layouts[s].key) > 1 }
+
+// FieldLens returns the length in bytes of each field of the key.
+func (s Set) FieldLens(f Family) []uint32 {
+	var lens []uint32
+	for _, fl := range layouts[s].key {
+		lens = append(lens, fl.size(f))
+	}
+	return lens
+}
 
 // ParseSet finds a set by its name in the kernel.
 func ParseSet(name string) (Set, bool) {
@@ -154,9 +216,9 @@ func fieldsText(f Family, fields []field) string {
 	words := make([]string, len(fields))
 	for i, fl := range fields {
 		switch fl {
-		case fieldDaddr:
+		case fieldDaddr, fieldDaddrRange:
 			words[i] = f.String() + " daddr"
-		case fieldSaddr:
+		case fieldSaddr, fieldSaddrRange:
 			words[i] = f.String() + " saddr"
 		case fieldProto:
 			words[i] = "meta l4proto"
@@ -206,21 +268,35 @@ func (s Set) Type(f Family) Type {
 
 func fieldsType(f Family, fields []field) (number, length uint32) {
 	for _, fl := range fields {
-		n, size := uint32(typeInteger), 4
-		switch fl {
-		case fieldDaddr, fieldSaddr:
-			size = f.addrLen()
-			n = typeIPv4
-			if f == IPv6 {
-				n = typeIPv6
-			}
-		case fieldProto:
+		n := uint32(typeInteger)
+		switch {
+		case fl == fieldProto:
 			n = typeProto
-		case fieldPort:
+		case fl == fieldPort:
 			n = typePort
+		case fl != fieldSlot && f == IPv4:
+			n = typeIPv4
+		case fl != fieldSlot:
+			n = typeIPv6
 		}
 		number = number<<6 | n
-		length += uint32(size)
+		length += registers(fl.size(f)) * 4
 	}
 	return number, length
 }
+
+// size is the field's length in bytes.
+func (fl field) size(f Family) uint32 {
+	switch fl {
+	case fieldProto:
+		return 1
+	case fieldPort:
+		return 2
+	case fieldSlot:
+		return 4
+	}
+	return uint32(f.addrLen())
+}
+
+// registers is how many of the kernel's registers as many bytes take.
+func registers(size uint32) uint32 { return (size + 3) / 4 }

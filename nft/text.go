@@ -6,28 +6,38 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"iter"
 	"slices"
+	"strings"
 )
 
 // Format writes a whole table as an nft script: what `nft -f` loads to the same
-// table as we make over netlink. elements are written in the given order, and
-// must come set by set; chains are those in use beside the constant ones.
-func Format(w io.Writer, s *Schema, chains []Chain, elements iter.Seq[Element]) error {
+// table as we make over netlink. Elements must come set by set.
+func Format(w io.Writer, t Table) error {
+	s := t.Schema
 	b := bufio.NewWriter(w)
 	fmt.Fprintf(b, "table %s %s {\n\tcomment %q\n", s.Family, TableName, Comment(Version))
 	bySet := make(map[Set][]Element)
-	for e := range elements {
+	for e := range t.Elements {
 		bySet[e.Set] = append(bySet[e.Set], e)
 	}
-	for _, set := range Sets {
+	for _, set := range s.Sets() {
 		formatSet(b, s, set, bySet[set])
+	}
+	for _, a := range t.Affinities {
+		for _, name := range a.Maps() {
+			fmt.Fprintf(b, "\n\tmap %s {\n\t\t%s\n\t}\n", name, strings.Join(affinityMapText(s.Family), "\n\t\t"))
+		}
 	}
 	for _, c := range s.Chains {
 		formatChain(b, c)
 	}
-	for _, c := range slices.SortedFunc(slices.Values(chains), Chain.Compare) {
+	for _, c := range slices.SortedFunc(slices.Values(t.Chains), Chain.Compare) {
 		formatChain(b, s.Dynamic(c))
+	}
+	for _, a := range t.Affinities {
+		for _, c := range s.AffinityChains(a) {
+			formatChain(b, c)
+		}
 	}
 	fmt.Fprintln(b, "}")
 	return b.Flush()
@@ -39,6 +49,9 @@ func formatSet(b *bufio.Writer, s *Schema, set Set, elements []Element) {
 		kind = "map"
 	}
 	fmt.Fprintf(b, "\n\t%s %s {\n\t\ttypeof %s\n\t\tsize %d\n", kind, set, set.typeof(s.Family), s.Sizes[set])
+	if set.Ranged() {
+		fmt.Fprint(b, "\t\tflags interval\n")
+	}
 	if s.Counted(set) {
 		fmt.Fprint(b, "\t\tcounter\n")
 	}
@@ -56,6 +69,15 @@ func formatSet(b *bufio.Writer, s *Schema, set Set, elements []Element) {
 	fmt.Fprint(b, "\t}\n")
 }
 
+// affinityMapText describes a map from clients to endpoints, line by line.
+func affinityMapText(f Family) []string {
+	return []string{
+		"typeof " + fieldsText(f, affinityLayout.key) + " : " + fieldsText(f, affinityLayout.data),
+		"size " + itoa(AffinitySize),
+		"flags dynamic,timeout",
+	}
+}
+
 func formatChain(b *bufio.Writer, c RuleChain) {
 	fmt.Fprintf(b, "\n\tchain %s {\n", c.Name)
 	if c.Base != nil {
@@ -71,17 +93,45 @@ func formatChain(b *bufio.Writer, c RuleChain) {
 // it loads, because that version cannot type a rule by a map committed before.
 func (d *Delta) Format(w io.Writer, s *Schema) error {
 	b := bufio.NewWriter(w)
+	do := func(verb, what, words string) {
+		fmt.Fprintf(b, "%s %s %s %s %s\n", verb, what, s.Family, TableName, words)
+	}
+	addChain := func(c RuleChain) {
+		do("add", "chain", c.Name)
+		for _, r := range c.Rules {
+			do("add", "rule", c.Name+" "+r.Text)
+		}
+	}
 	for _, c := range d.Chains {
-		fmt.Fprintf(b, "add chain %s %s %s\n", s.Family, TableName, c)
-		for _, r := range s.Dynamic(c).Rules {
-			fmt.Fprintf(b, "add rule %s %s %s %s\n", s.Family, TableName, c, r.Text)
+		addChain(s.Dynamic(c))
+	}
+	for _, a := range d.Affinities {
+		for _, name := range a.Is.Maps() {
+			do("add", "map", name+" { "+strings.Join(affinityMapText(s.Family), "; ")+"; }")
+		}
+		for _, c := range s.AffinityChains(a.Is) {
+			addChain(c)
 		}
 	}
 	for _, e := range d.Delete {
-		fmt.Fprintf(b, "delete element %s %s %s { %s }\n", s.Family, TableName, e.Set, Element{Set: e.Set, Key: e.Key, Value: e.Value}.text())
+		do("delete", "element", e.String())
 	}
 	for _, e := range d.Add {
-		fmt.Fprintf(b, "add element %s %s %s { %s }\n", s.Family, TableName, e.Set, e.text())
+		do("add", "element", e.String())
+	}
+	for _, c := range d.Gone {
+		do("delete", "chain", c.String())
+	}
+	for _, a := range d.Affinities {
+		if a.Is != (Affinity{}) {
+			continue
+		}
+		for _, c := range s.AffinityChains(a.Was) {
+			do("delete", "chain", c.Name)
+		}
+		for _, name := range a.Was.Maps() {
+			do("delete", "map", name)
+		}
 	}
 	return b.Flush()
 }

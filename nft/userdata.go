@@ -103,11 +103,11 @@ func typeofField(f Family, fl field) []byte {
 		return typeofExpr(exprNumgen, appendTLV32(b, 2, 0))
 	}
 	switch {
-	case f == IPv4 && fl == fieldSaddr:
+	case f == IPv4 && (fl == fieldSaddr || fl == fieldSaddrRange):
 		return pair(exprPayload, protoIP, fieldIPSaddr)
 	case f == IPv4:
 		return pair(exprPayload, protoIP, fieldIPDaddr)
-	case fl == fieldSaddr:
+	case fl == fieldSaddr || fl == fieldSaddrRange:
 		return pair(exprPayload, protoIP6, fieldIP6Saddr)
 	}
 	return pair(exprPayload, protoIP6, fieldIP6Daddr)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"iter"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -116,7 +115,7 @@ func (s *script) play(ctx context.Context, o benchOptions, kernel controller.Dat
 		config.Options[f] = nft.Options{MasqueradeBit: nft.DefaultMasqueradeBit, Counters: true}
 	}
 	four := config.Options[nft.IPv4]
-	four.LocalPods = benchPods
+	four.LocalPods = nft.LocalPods{Prefix: benchPods}
 	config.Options[nft.IPv4] = four
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -230,28 +229,21 @@ type discard struct{}
 func (discard) Read(context.Context, *nft.Schema) (nft.Contents, error) {
 	return nft.Contents{}, nft.ErrMissing
 }
-func (discard) Apply(context.Context, ...nft.Change) error { return nil }
-func (discard) Reset(context.Context, *nft.Schema, []nft.Chain, iter.Seq[nft.Element]) error {
-	return nil
-}
+func (discard) Apply(context.Context, ...nft.Change) error          { return nil }
+func (discard) Reset(context.Context, nft.Table) error              { return nil }
 func (discard) Watch(ctx context.Context, _ func(nft.Family)) error { <-ctx.Done(); return nil }
 
 // recorder keeps what was committed, to be committed again elsewhere.
 type recorder struct {
 	*kernel.Conn
-	resets  []reset
+	resets  []nft.Table
 	applied [][]nft.Change
 }
 
-type reset struct {
-	schema nft.Schema
-	chains []nft.Chain
-}
-
 // Reset implements controller.Dataplane.
-func (r *recorder) Reset(ctx context.Context, s *nft.Schema, chains []nft.Chain, elements iter.Seq[nft.Element]) error {
-	r.resets = append(r.resets, reset{*s, chains})
-	return r.Conn.Reset(ctx, s, chains, elements)
+func (r *recorder) Reset(ctx context.Context, t nft.Table) error {
+	r.resets = append(r.resets, t)
+	return r.Conn.Reset(ctx, t)
 }
 
 // Apply implements controller.Dataplane.
@@ -274,7 +266,7 @@ func (r *recorder) replay(ctx context.Context, conn *kernel.Conn, coldBatches in
 	}
 	for i := range r.resets {
 		start := time.Now()
-		if err := conn.Reset(ctx, &r.resets[i].schema, r.resets[i].chains, slices.Values([]nft.Element(nil))); err != nil {
+		if err := conn.Reset(ctx, r.resets[i]); err != nil {
 			return err
 		}
 		cold += time.Since(start)

@@ -80,7 +80,7 @@ func (o *options) config() (controller.Config, error) {
 		c.Options[f] = nft.Options{
 			MasqueradeBit: o.masqueradeBit,
 			MasqueradeAll: o.masqueradeAll,
-			LocalPods:     pods[f],
+			LocalPods:     nft.LocalPods{Prefix: pods[f]},
 			AllNodePorts:  c.NodePorts.All(f),
 			Counters:      o.counters,
 		}

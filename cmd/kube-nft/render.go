@@ -53,7 +53,7 @@ func render(ctx context.Context, w io.Writer, o *options) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		if err := nft.Format(w, t.Schema, t.Chains, t.Elements); err != nil {
+		if err := nft.Format(w, t); err != nil {
 			return err
 		}
 	}

@@ -29,9 +29,11 @@ func (t *Table) slots(old *Service, p *port) (all, local []netip.AddrPort) {
 	if t.seed.Len() == 0 {
 		return nil, nil
 	}
-	some := []netip.AddrPort{{}}
+	probe := *p
+	probe.slots = []netip.AddrPort{{}}
+	probe.local = probe.slots
 	for _, f := range p.frontends {
-		leads, n := p.program(f.kind, some, some).leads()
+		leads, n := probe.program(f.kind).leads()
 		for i, l := range leads[:n] {
 			found := t.adopted(f.Frontend, l, p.comment)
 			if i == 1 || f.kind == ClusterIP && p.internal == policyLocal {
@@ -54,8 +56,8 @@ func longer(a, b []netip.AddrPort) []netip.AddrPort {
 // adopted reads the slots that a frontend has in the table that is being adopted,
 // unless it leads to another Service's endpoints there.
 func (t *Table) adopted(f Frontend, l lead, comment string) (slots []netip.AddrPort) {
-	verdict, probe := l.verdict(f, ""), l.slot(f, 0)
-	if t.seed.Elements[verdict.Set][verdict.Key].Comment != comment {
+	probe := l.slot(f, 0)
+	if t.seed.Elements[l.set][probe.Key].Comment != comment {
 		return nil
 	}
 	for {

@@ -7,27 +7,34 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/nft"
 )
 
-// refs are the elements of a set of addresses that several Service ports share:
-// an element is there as long as somebody needs it.
+// refs are the elements of a set that several Service ports share: an element is
+// there as long as somebody needs it.
 type refs struct {
 	set   nft.Set
-	count map[netip.Addr]int
-	was   map[netip.Addr]bool // whether it was there before the last changes; nil before settle
+	count map[nft.Key]int
+	was   map[nft.Key]bool // whether it was there before the last changes; nil before settle
 }
 
 func newRefs(set nft.Set) refs {
-	return refs{set: set, count: make(map[netip.Addr]int)}
+	return refs{set: set, count: make(map[nft.Key]int)}
 }
 
-func (r *refs) add(a netip.Addr) { r.change(a, 1) }
+// address makes the key of an address; by is how many more need it.
+func (r *refs) address(a netip.Addr, by int) { r.change(nft.Key{Addr: a}, by) }
 
-func (r *refs) drop(a netip.Addr) { r.change(a, -1) }
+// endpoints does so for the keys of a Service port's endpoints.
+func (r *refs) endpoints(p model.Protocol, all []netip.AddrPort, by int) {
+	for _, e := range all {
+		r.change(nft.Key{Addr: e.Addr(), Proto: nft.Proto(p), Port: e.Port()}, by)
+	}
+}
 
-func (r *refs) change(a netip.Addr, by int) {
-	if !a.IsValid() {
+func (r *refs) change(a nft.Key, by int) {
+	if !a.Addr.IsValid() {
 		return
 	}
 	n := r.count[a]
@@ -41,16 +48,14 @@ func (r *refs) change(a netip.Addr, by int) {
 	}
 }
 
-func (r *refs) element(a netip.Addr) nft.Element {
-	return nft.Element{Set: r.set, Key: nft.Key{Addr: a}}
-}
+func (r *refs) element(k nft.Key) nft.Element { return nft.Element{Set: r.set, Key: k} }
 
 // take adds to a delta what changed since the last call.
 func (r *refs) take(d *nft.Delta) {
 	if len(r.was) == 0 {
 		return
 	}
-	for _, a := range slices.SortedFunc(maps.Keys(r.was), netip.Addr.Compare) {
+	for _, a := range slices.SortedFunc(maps.Keys(r.was), nft.Key.Compare) {
 		_, is := r.count[a]
 		switch was := r.was[a]; {
 		case was && !is:
@@ -63,4 +68,4 @@ func (r *refs) take(d *nft.Delta) {
 }
 
 // settle forgets what changed.
-func (r *refs) settle() { r.was = make(map[netip.Addr]bool) }
+func (r *refs) settle() { r.was = make(map[nft.Key]bool) }

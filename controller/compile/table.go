@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -26,14 +27,17 @@ type Table struct {
 	services map[types.NamespacedName]*Service
 	claims   claims
 	// How many Service ports each address stands for; an element each.
-	clusterIPs refs
-	hairpins   refs
-	nodeIPs    map[netip.Addr]struct{}
-	chains     map[nft.Chain]struct{} // those that the kernel has or is about to have
-	counts     nft.Counts
-	before     map[Frontend]program // what changed since the last delta; nil before the first Settle
-	seed       nft.Contents         // where slots are taken from at first
-	delta      nft.Delta            // changes of what is not behind a frontend
+	clusterIPs, hairpins refs
+	// The endpoints that clients may be noted under.
+	learn, learnLocal refs
+	owned             owned
+	node              map[nft.Set]map[nft.Key]struct{} // what is set from outside
+	nodeAddr          netip.Addr
+	chains            map[nft.Chain]struct{} // those that the kernel has or is about to have
+	counts            nft.Counts
+	before            map[Frontend]program // what changed since the last delta; nil before the first Settle
+	seed              nft.Contents         // where slots are taken from at first
+	delta             nft.Delta            // changes of what is not behind a frontend
 }
 
 // Service is a compiled Service.
@@ -57,6 +61,8 @@ type port struct {
 	frontends []bound
 	internal  policy
 	external  policy
+	sources   *sources
+	affinity  nft.Affinity // zero if clients are not remembered
 }
 
 // NewTable returns the desired contents of a family's table, empty. Until Settle
@@ -69,7 +75,10 @@ func NewTable(f nft.Family) *Table {
 		claims:     newClaims(0),
 		clusterIPs: newRefs(nft.ClusterIPs),
 		hairpins:   newRefs(nft.LoopBack),
-		nodeIPs:    make(map[netip.Addr]struct{}),
+		learn:      newRefs(nft.LearnEndpoints),
+		learnLocal: newRefs(nft.LearnLocalEndpoints),
+		owned:      owned{ports: make(map[nft.Port]*port)},
+		node:       make(map[nft.Set]map[nft.Key]struct{}),
 		chains:     make(map[nft.Chain]struct{}),
 	}
 	if f == nft.IPv6 {
@@ -88,15 +97,25 @@ func (t *Table) Set(s *model.Service, selection func(*model.ServicePort) model.S
 		return
 	}
 	t.services[s.Name] = next
-	t.clusterIPs.add(next.addr)
+	t.clusterIPs.address(next.addr, 1)
 	for _, p := range next.ports {
 		for _, f := range p.frontends {
 			t.touch(f.Frontend)
 			t.claims.add(f.Frontend, claim{f.kind, p})
 		}
-		for _, a := range p.pods {
-			t.hairpins.add(a)
-		}
+		t.share(p, 1)
+		t.owned.set(p.affinity.Port, p)
+	}
+}
+
+// share counts a port in, or out, of the elements that ports share.
+func (t *Table) share(p *port, by int) {
+	for _, a := range p.pods {
+		t.hairpins.address(a, by)
+	}
+	if p.affinity != (nft.Affinity{}) {
+		t.learn.endpoints(p.protocol, p.slots, by)
+		t.learnLocal.endpoints(p.protocol, p.local, by)
 	}
 }
 
@@ -111,15 +130,14 @@ func (t *Table) release(s *Service) {
 	if s == nil {
 		return
 	}
-	t.clusterIPs.drop(s.addr)
+	t.clusterIPs.address(s.addr, -1)
 	for _, p := range s.ports {
 		for _, f := range p.frontends {
 			t.touch(f.Frontend)
 			t.claims.remove(f.Frontend, claim{f.kind, p})
 		}
-		for _, a := range p.pods {
-			t.hairpins.drop(a)
-		}
+		t.share(p, -1)
+		t.owned.set(p.affinity.Port, nil)
 	}
 }
 
@@ -142,6 +160,7 @@ func (t *Table) compile(s *model.Service, old *Service, selection func(*model.Se
 			comment:   comment(s.Name, in.Name),
 			internal:  policy(s.InternalLocal),
 			external:  policy(s.ExternalLocal),
+			sources:   t.sources(s),
 		}
 		chosen := selection(in)
 		slots, local := t.slots(old, p)
@@ -149,6 +168,7 @@ func (t *Table) compile(s *model.Service, old *Service, selection func(*model.Se
 		if p.internal == policyLocal || p.external == policyLocal {
 			p.local = assign(local, chosen.Local)
 		}
+		p.own(next, uint32(s.AffinityTimeout/time.Second))
 		next.ports = append(next.ports, p)
 	}
 	return next
@@ -165,34 +185,12 @@ func comment(name types.NamespacedName, port string) string {
 }
 
 // program is what a Service port wants of a frontend of a kind.
-func (p *port) program(k Kind, slots, local []netip.AddrPort) program {
+func (p *port) program(k Kind) program {
 	policy := p.external
 	if k == ClusterIP {
 		policy = p.internal
 	}
-	return program{k, policy, slots, local, p.comment}
-}
-
-// SetNodeIPs replaces the addresses that node ports are served on; those of
-// another family are left out.
-func (t *Table) SetNodeIPs(addrs []netip.Addr) {
-	want := make(map[netip.Addr]struct{}, len(addrs))
-	for _, a := range addrs {
-		if nft.FamilyOf(a) == t.family {
-			want[a] = struct{}{}
-		}
-	}
-	for _, a := range slices.SortedFunc(maps.Keys(t.nodeIPs), netip.Addr.Compare) {
-		if _, stays := want[a]; !stays {
-			t.delta.Delete = append(t.delta.Delete, nft.Element{Set: nft.NodeIPs, Key: nft.Key{Addr: a}})
-		}
-	}
-	for _, a := range slices.SortedFunc(maps.Keys(want), netip.Addr.Compare) {
-		if _, was := t.nodeIPs[a]; !was {
-			t.delta.Add = append(t.delta.Add, nft.Element{Set: nft.NodeIPs, Key: nft.Key{Addr: a}})
-		}
-	}
-	t.nodeIPs = want
+	return program{k, policy, p.slots, p.local, p.comment, p.affinity.Port, p.sources}
 }
 
 // current is what the table holds for a frontend now.
@@ -201,7 +199,7 @@ func (t *Table) current(f Frontend) program {
 	if !ok {
 		return program{}
 	}
-	return c.port.program(c.kind, c.port.slots, c.port.local)
+	return c.port.program(c.kind)
 }
 
 // Reserve makes room for as many Services, if the table is empty.
@@ -209,7 +207,7 @@ func (t *Table) Reserve(services int) {
 	if len(t.services) == 0 {
 		t.services = make(map[types.NamespacedName]*Service, services)
 		t.claims = newClaims(services)
-		t.clusterIPs.count = make(map[netip.Addr]int, services)
+		t.clusterIPs.count = make(map[nft.Key]int, services)
 	}
 }
 
@@ -234,8 +232,10 @@ func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
 	if len(touched) > 0 {
 		t.before = make(map[Frontend]program) // clearing would keep its size
 	}
-	t.clusterIPs.take(&d)
-	t.hairpins.take(&d)
+	for _, r := range t.refs() {
+		r.take(&d)
+	}
+	t.owned.take(&d)
 	d.Count(&t.counts)
 	t.needChains(&d)
 	return d, conflicts
@@ -247,17 +247,19 @@ func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
 func (t *Table) Settle() ([]nft.Chain, []Conflict) {
 	t.before = make(map[Frontend]program)
 	t.delta = nft.Delta{}
-	t.clusterIPs.settle()
-	t.hairpins.settle()
-	t.counts = nft.Counts{
-		nft.ClusterIPs: len(t.clusterIPs.count),
-		nft.LoopBack:   len(t.hairpins.count),
-		nft.NodeIPs:    len(t.nodeIPs),
+	t.owned.settle()
+	t.counts = nft.Counts{}
+	for _, r := range t.refs() {
+		r.settle()
+		t.counts[r.set] = len(r.count)
+	}
+	for set, keys := range t.node {
+		t.counts[set] = len(keys)
 	}
 	used := make(map[nft.Chain]struct{})
-	for _, c := range t.claims.winners {
-		p := c.port.program(c.kind, c.port.slots, c.port.local)
-		p.count(&t.counts)
+	for f, c := range t.claims.winners {
+		p := c.port.program(c.kind)
+		p.count(f, &t.counts)
 		p.chains(used)
 	}
 	var conflicts []Conflict
@@ -272,7 +274,7 @@ func (t *Table) Settle() ([]nft.Chain, []Conflict) {
 func (t *Table) needChains(d *nft.Delta) {
 	for _, e := range d.Add {
 		c := e.Value.Verdict
-		if c.Kind == 0 || c.Constant() {
+		if !c.Balances() {
 			continue
 		}
 		if _, ok := t.chains[c]; !ok {
@@ -304,7 +306,7 @@ func (t *Table) Elements(s *Service) iter.Seq[nft.Element] {
 				if t.claims.winners[f.Frontend] != (claim{f.kind, p}) {
 					continue
 				}
-				if !p.program(f.kind, p.slots, p.local).elements(f.Frontend, yield) {
+				if !p.program(f.kind).elements(f.Frontend, yield) {
 					return
 				}
 			}
@@ -315,14 +317,16 @@ func (t *Table) Elements(s *Service) iter.Seq[nft.Element] {
 // Shared yields the elements that belong to no single Service.
 func (t *Table) Shared() iter.Seq[nft.Element] {
 	return func(yield func(nft.Element) bool) {
-		for a := range t.nodeIPs {
-			if !yield(nft.Element{Set: nft.NodeIPs, Key: nft.Key{Addr: a}}) {
-				return
+		for set, keys := range t.node {
+			for k := range keys {
+				if !yield(nft.Element{Set: set, Key: k}) {
+					return
+				}
 			}
 		}
-		for _, r := range []*refs{&t.hairpins, &t.clusterIPs} {
-			for a := range r.count {
-				if !yield(r.element(a)) {
+		for _, r := range t.refs() {
+			for k := range r.count {
+				if !yield(r.element(k)) {
 					return
 				}
 			}
@@ -346,12 +350,39 @@ func (t *Table) All() iter.Seq[nft.Element] {
 	}
 }
 
+// refs are the sets whose elements Service ports share.
+func (t *Table) refs() [4]*refs {
+	return [...]*refs{&t.hairpins, &t.learn, &t.learnLocal, &t.clusterIPs}
+}
+
+// Features are those that the table needs for what it holds.
+func (t *Table) Features() nft.Features {
+	f := nft.Need(t.counts)
+	if len(t.owned.ports) > 0 {
+		f |= nft.ClientAffinity
+	}
+	return f
+}
+
 // SetChains says which chains the kernel has.
 func (t *Table) SetChains(chains []nft.Chain) {
 	clear(t.chains)
 	for _, c := range chains {
 		t.chains[c] = struct{}{}
 	}
+}
+
+// DropChains forgets the chains that cannot be without some features, and returns
+// them.
+func (t *Table) DropChains(f nft.Features) []nft.Chain {
+	var gone []nft.Chain
+	for c := range t.chains {
+		if c.Needs()&f != 0 {
+			delete(t.chains, c)
+			gone = append(gone, c)
+		}
+	}
+	return gone
 }
 
 // Sorted yields everything that the table holds, by set and key.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +17,8 @@ import (
 // tables must exist. On an error nothing was done, unless it is ErrUnknown.
 //
 // A frontend whose verdict changes keeps its counter: its value is read just
-// before and goes into the new element; what is counted in between is lost.
+// before and goes into the new element; what is counted in between is lost. What
+// the kernel remembers of the clients of endpoints that leave goes with them.
 func (c *Conn) Apply(ctx context.Context, changes ...nft.Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -33,11 +33,34 @@ func (c *Conn) Apply(ctx context.Context, changes ...nft.Change) error {
 			return err
 		}
 	}
-	if err := c.batch.changes(changes, counters); err != nil {
+	if !slices.ContainsFunc(changes, touchesClients) {
+		if err := c.batch.changes(changes, counters, nil); err != nil {
+			return err
+		}
+		return c.commit()
+	}
+	err := c.retryExpired(func() error {
+		edits := make([][]edit, len(changes))
+		for i, change := range changes {
+			var err error
+			if edits[i], err = c.edits(change.Schema.Family, change.Delta); err != nil {
+				return err
+			}
+		}
+		if err := c.batch.changes(changes, counters, edits); err != nil {
+			return err
+		}
+		return c.commit()
+	})
+	if err != nil {
 		return err
 	}
-	return c.commit()
+	return c.forgetLate(changes)
 }
+
+// touchesClients reports whether a change is about what the kernel remembers of
+// clients.
+func touchesClients(c nft.Change) bool { return len(c.Delta.Keep)+len(c.Delta.Affinities) > 0 }
 
 // Prepared is a transaction that only needs to be sent: the floor that the time
 // of everything before it is measured against.
@@ -49,7 +72,7 @@ type Prepared struct {
 // Prepare encodes changes without sending them; counters start from zero.
 func (c *Conn) Prepare(changes ...nft.Change) (*Prepared, error) {
 	p := &Prepared{conn: c}
-	err := p.batch.changes(changes, make([]counterOf, len(changes)))
+	err := p.batch.changes(changes, make([]counterOf, len(changes)), nil)
 	p.batch.commit()
 	return p, err
 }
@@ -67,24 +90,42 @@ func (p *Prepared) Commit() error {
 }
 
 // changes builds a whole transaction but for its end.
-func (b *batch) changes(changes []nft.Change, counters []counterOf) error {
+func (b *batch) changes(changes []nft.Change, counters []counterOf, edits [][]edit) error {
 	b.reset(nft.TableName)
 	for i, change := range changes {
+		if change.Was != nil {
+			if err := b.migrate(change.Was, change.Schema); err != nil {
+				return err
+			}
+		}
 		if err := b.delta(change.Schema, change.Delta, counters[i]); err != nil {
 			return err
+		}
+		if edits != nil {
+			b.edit(change.Schema.Family, edits[i])
+		}
+		b.disown(change.Schema, change.Delta.Affinities)
+		for _, chain := range change.Delta.Gone {
+			b.deleteChain(change.Schema.Family, chain.String())
+		}
+		if change.Was != nil {
+			b.retire(change.Was, change.Schema)
 		}
 	}
 	return nil
 }
 
-// delta appends one table's changes. Nothing depends on their order but the
-// kernel's own checks: a chain exists before an element leads to it, and a key is
-// deleted before it is added again.
+// delta appends what is new in a table, and its changed elements. Nothing depends
+// on their order but the kernel's own checks: a chain exists before an element
+// leads to it, and a key is deleted before it is added again.
 func (b *batch) delta(s *nft.Schema, d nft.Delta, counters counterOf) error {
 	for _, chain := range d.Chains {
 		if err := b.chain(s, s.Dynamic(chain)); err != nil {
 			return err
 		}
+	}
+	if err := b.own(s, d.Affinities); err != nil {
+		return err
 	}
 	b.elements(unix.NFT_MSG_DELSETELEM, s.Family, d.Delete, nil)
 	b.elements(unix.NFT_MSG_NEWSETELEM, s.Family, d.Add, counters)
@@ -102,19 +143,27 @@ func (c *Conn) commit() error {
 	return c.answers()
 }
 
-// Reset makes the family's table anew with the given elements, in one transaction:
-// the table that was there serves packets until the new one does. A table of our
-// name that we did not make is left alone, with nft.ErrForeign.
-func (c *Conn) Reset(ctx context.Context, s *nft.Schema, chains []nft.Chain, elements iter.Seq[nft.Element]) error {
+// Reset makes a family's table anew, in one transaction: the table that was there
+// serves packets until the new one does, and what the kernel remembered of clients
+// passes on. A table of our name that we did not make is left alone, with
+// nft.ErrForeign.
+func (c *Conn) Reset(ctx context.Context, t nft.Table) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain()
+	s := t.Schema
 	exists, err := c.ours(s.Family)
 	if err != nil {
 		return err
+	}
+	var clients []edit
+	if exists {
+		if clients, err = c.carried(t); err != nil {
+			return err
+		}
 	}
 	c.batch.reset(nft.TableName)
 	if exists {
@@ -123,10 +172,14 @@ func (c *Conn) Reset(ctx context.Context, s *nft.Schema, chains []nft.Chain, ele
 	if err := c.batch.declare(s); err != nil {
 		return err
 	}
-	d := nft.Delta{Chains: chains, Add: slices.Collect(elements)}
+	d := nft.Delta{Chains: t.Chains, Add: slices.Collect(t.Elements)}
+	for _, a := range t.Affinities {
+		d.Affinities = append(d.Affinities, nft.AffinityChange{Is: a})
+	}
 	if err := c.batch.delta(s, d, nil); err != nil {
 		return err
 	}
+	c.batch.edit(s.Family, clients)
 	return c.commit()
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
@@ -17,9 +16,12 @@ const (
 	nftaTableUserData = 6
 	nftaSetExpr       = 17
 	nftaSetCount      = 20
+	nftaSetDescConcat = 2
+	nftaSetFieldLen   = 1
+	nftaSetElemKeyEnd = 10
 
 	nftTableDormant = 0x1
-	nftSetMap       = 0x8
+	nftSetConcat    = 0x80
 	nfAccept        = 1
 )
 
@@ -34,8 +36,8 @@ func (b *batch) declare(s *nft.Schema) error {
 	table := b.message(unix.NFT_MSG_NEWTABLE, s.Family, create)
 	b.bytes(nftaTableUserData, nft.AppendComment(nil, nft.Comment(nft.Version)))
 	b.close(table)
-	for i, set := range nft.Sets {
-		b.declareSet(s, set, uint32(i+1))
+	for _, set := range s.Sets() {
+		b.declareSet(s, set, uint32(set)+1)
 	}
 	for _, c := range s.Chains {
 		if err := b.chain(s, c); err != nil {
@@ -61,6 +63,9 @@ func (b *batch) declareSet(s *nft.Schema, set nft.Set, id uint32) {
 	b.u32(unix.NFTA_SET_ID, id)
 	desc := b.nest(unix.NFTA_SET_DESC)
 	b.u32(unix.NFTA_SET_DESC_SIZE, s.Sizes[set])
+	if setFlags(set)&nftSetConcat != 0 {
+		b.fieldLens(set.FieldLens(s.Family))
+	}
 	b.end(desc)
 	b.bytes(unix.NFTA_SET_USERDATA, t.UserData)
 	if s.Counted(set) {
@@ -69,11 +74,29 @@ func (b *batch) declareSet(s *nft.Schema, set nft.Set, id uint32) {
 	b.close(m)
 }
 
-func setFlags(set nft.Set) uint32 {
-	if set.Map() {
-		return nftSetMap
+// fieldLens tells where the fields of a key begin and end; the kernel wants to
+// know in a set of ranges.
+func (b *batch) fieldLens(lens []uint32) {
+	list := b.nest(nftaSetDescConcat)
+	for _, n := range lens {
+		field := b.nest(unix.NFTA_LIST_ELEM)
+		b.u32(nftaSetFieldLen, n)
+		b.end(field)
 	}
-	return 0
+	b.end(list)
+}
+
+func setFlags(set nft.Set) (flags uint32) {
+	if set.Map() {
+		flags |= unix.NFT_SET_MAP
+	}
+	if set.Ranged() {
+		flags |= unix.NFT_SET_INTERVAL
+		if set.Concatenated() {
+			flags |= nftSetConcat
+		}
+	}
+	return flags
 }
 
 // chain appends a chain with its rules.
@@ -89,6 +112,11 @@ func (b *batch) chain(s *nft.Schema, c nft.RuleChain) error {
 		b.str(unix.NFTA_CHAIN_TYPE, c.Base.Type)
 	}
 	b.close(m)
+	return b.rules(s, c)
+}
+
+// rules appends the rules of a chain.
+func (b *batch) rules(s *nft.Schema, c nft.RuleChain) error {
 	for _, r := range c.Rules {
 		if err := b.rule(s, c, r); err != nil {
 			return fmt.Errorf("chain %s: rule %q: %w", c.Name, r.Text, err)
@@ -101,15 +129,15 @@ func (b *batch) rule(s *nft.Schema, c nft.RuleChain, r nft.Rule) error {
 	m := b.message(unix.NFT_MSG_NEWRULE, s.Family, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
 	b.str(unix.NFTA_RULE_CHAIN, c.Name)
 	list := b.nest(unix.NFTA_RULE_EXPRESSIONS)
-	for _, e := range r.Exprs {
-		data, err := expr.Marshal(uint8(s.Family), e)
-		if err != nil {
-			return err
-		}
+	exprs, err := r.Encode(s.Family)
+	if err != nil {
+		return err
+	}
+	for _, data := range exprs {
 		b.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, data)
 	}
 	b.end(list)
-	hash := s.Hash(c, r)
+	hash := s.Hash(c.Name, r)
 	b.bytes(unix.NFTA_RULE_USERDATA, append([]byte{udataRuleHash, uint8(len(hash))}, hash[:]...))
 	b.close(m)
 	return nil
@@ -122,7 +150,7 @@ func (b *batch) deleteTable(f nft.Family) {
 var verbs = map[uint16]string{
 	unix.NFT_MSG_NEWTABLE: "add table", unix.NFT_MSG_DELTABLE: "delete table",
 	unix.NFT_MSG_NEWSET: "add set", unix.NFT_MSG_NEWCHAIN: "add chain", unix.NFT_MSG_DELCHAIN: "delete chain",
-	unix.NFT_MSG_NEWRULE: "add rule", unix.NFT_MSG_NEWSETELEM: "add element", unix.NFT_MSG_DELSETELEM: "delete element",
+	unix.NFT_MSG_NEWRULE: "add rule", unix.NFT_MSG_DELRULE: "flush chain", unix.NFT_MSG_DELSET: "delete set", unix.NFT_MSG_NEWSETELEM: "add element", unix.NFT_MSG_DELSETELEM: "delete element",
 	unix.NFT_MSG_GETSETELEM: "get element",
 }
 
@@ -148,11 +176,11 @@ func (b *batch) describe(index int, offset uint32) string {
 		if e, ok := elementAt(msg, family, name, int(offset)); ok {
 			words[len(words)-1] = e.String()
 		}
-	case unix.NFT_MSG_NEWSET:
+	case unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET:
 		words = append(words, cstring(first(body, unix.NFTA_SET_NAME)))
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
 		words = append(words, cstring(first(body, unix.NFTA_CHAIN_NAME)))
-	case unix.NFT_MSG_NEWRULE:
+	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
 		words = append(words, cstring(first(body, unix.NFTA_RULE_CHAIN)))
 	}
 	return strings.Join(words, " ")

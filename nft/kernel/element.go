@@ -16,9 +16,10 @@ type counter struct{ packets, bytes uint64 }
 // counterOf finds the value that a new element's counter starts from.
 type counterOf func(nft.Set, nft.Key) (counter, bool)
 
-// Verdicts on the wire: NFT_GOTO is a negative number (linux/netfilter/nf_tables.h),
-// NF_DROP is 0 (linux/netfilter.h).
+// Verdicts on the wire: NFT_JUMP and NFT_GOTO are negative numbers
+// (linux/netfilter/nf_tables.h), NF_DROP is 0 (linux/netfilter.h).
 const (
+	verdictJump = 1<<32 + unix.NFT_JUMP
 	verdictGoto = 1<<32 + unix.NFT_GOTO
 	verdictDrop = 0
 )
@@ -69,9 +70,35 @@ func (b *batch) element(typ uint16, f nft.Family, e *nft.Element, counters count
 	b.buf = nft.AppendKey(b.buf, f, e.Set, e.Key)
 	b.end(v)
 	b.end(k)
+	if e.Set.Ranged() && e.Set.Concatenated() {
+		b.keyEnd(nftaSetElemKeyEnd, f, e)
+	}
 	if typ == unix.NFT_MSG_NEWSETELEM {
 		b.value(f, e, counters)
 	}
+	b.end(outer)
+	if e.Set.Ranged() && !e.Set.Concatenated() {
+		b.boundary(f, e)
+	}
+}
+
+func (b *batch) keyEnd(typ uint16, f nft.Family, e *nft.Element) {
+	k := b.nest(typ)
+	v := b.begin(unix.NFTA_DATA_VALUE)
+	b.buf, _ = nft.AppendKeyEnd(b.buf, f, e.Set, e.Key)
+	b.end(v)
+	b.end(k)
+}
+
+// boundary appends the element that ends a range in a set of one field: there the
+// kernel keeps the beginnings and ends of ranges as elements of their own.
+func (b *batch) boundary(f nft.Family, e *nft.Element) {
+	if _, ends := nft.AppendKeyEnd(nil, f, e.Set, e.Key); !ends {
+		return
+	}
+	outer := b.nest(unix.NFTA_LIST_ELEM)
+	b.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+	b.keyEnd(unix.NFTA_SET_ELEM_KEY, f, e)
 	b.end(outer)
 }
 
@@ -80,11 +107,15 @@ func (b *batch) value(f nft.Family, e *nft.Element, counters counterOf) {
 		data := b.nest(unix.NFTA_SET_ELEM_DATA)
 		if e.Set.Verdict() {
 			verdict := b.nest(unix.NFTA_DATA_VERDICT)
-			if e.Value.Verdict.Kind == nft.Drop {
+			switch to := e.Value.Verdict; {
+			case to.Kind == nft.Drop:
 				b.u32(unix.NFTA_VERDICT_CODE, verdictDrop)
-			} else {
+			case to.Returns():
+				b.u32(unix.NFTA_VERDICT_CODE, verdictJump)
+				b.str(unix.NFTA_VERDICT_CHAIN, to.String())
+			default:
 				b.u32(unix.NFTA_VERDICT_CODE, verdictGoto)
-				b.str(unix.NFTA_VERDICT_CHAIN, e.Value.Verdict.String())
+				b.str(unix.NFTA_VERDICT_CHAIN, to.String())
 			}
 			b.end(verdict)
 		} else {
@@ -127,6 +158,8 @@ func decodeElement(f nft.Family, set nft.Set, attr []byte) (nft.Element, counter
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
 			e.Key, err = nft.DecodeKey(first(v, unix.NFTA_DATA_VALUE), f, set)
+		case nftaSetElemKeyEnd:
+			e.Key, err = nft.DecodeKeyEnd(e.Key, first(v, unix.NFTA_DATA_VALUE), f, set)
 		case unix.NFTA_SET_ELEM_DATA:
 			if set.Verdict() {
 				e.Value.Verdict = decodeVerdict(v)
@@ -160,9 +193,12 @@ func decodeVerdict(data []byte) nft.Chain {
 	switch {
 	case len(code) == 4 && u32(code) == verdictDrop:
 		return nft.Chain{Kind: nft.Drop}
-	case u32(code) != verdictGoto:
+	case u32(code) != verdictGoto && u32(code) != verdictJump:
 		return nft.Chain{}
 	}
 	chain, _ := nft.ParseChain(cstring(first(verdict, unix.NFTA_VERDICT_CHAIN)))
+	if chain.Returns() != (u32(code) == verdictJump) {
+		return nft.Chain{}
+	}
 	return chain
 }

@@ -22,6 +22,9 @@ func (c *Conn) readEndpoints(f nft.Family, frontends, endpoints nft.Set, count i
 	}
 	all := make([]frontendSlots, 0, len(contents.Elements[frontends]))
 	for key, v := range contents.Elements[frontends] {
+		if v.Verdict.Returns() {
+			v = contents.Elements[frontends.FallbackOf()][key]
+		}
 		all = append(all, frontendSlots{key, v.Verdict.N})
 	}
 	contents.Elements[endpoints] = make(map[nft.Key]nft.Value, count)

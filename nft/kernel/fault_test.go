@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io/fs"
 	"net/netip"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,9 +28,12 @@ func programmed(t *testing.T) (*netlab.T, *netlab.Namespace, *kernel.Conn, *nft.
 	ns := lab.Namespace("node")
 	conn := open(t, ns)
 	s := nft.NewSchema(nft.IPv4, options(nft.IPv4))
-	chains, elements := sample(nft.IPv4)
-	lab.Must(conn.Reset(ctx, s, chains, slices.Values(elements)))
+	lab.Must(conn.Reset(ctx, sample(s)))
 	return lab, ns, conn, s
+}
+
+func empty(s *nft.Schema) nft.Table {
+	return nft.Table{Schema: s, Elements: func(func(nft.Element) bool) {}}
 }
 
 func slot(n uint32, to string) nft.Element {
@@ -136,7 +138,7 @@ func TestRead(t *testing.T) {
 			if !errors.Is(err, tc.want) || err != nil && !strings.Contains(err.Error(), tc.says) {
 				t.Fatalf("Read: %v, want %v with %q", err, tc.want, tc.says)
 			}
-			err = conn.Reset(ctx, s, nil, slices.Values([]nft.Element(nil)))
+			err = conn.Reset(ctx, empty(s))
 			if tc.want == nft.ErrForeign {
 				if !errors.Is(err, nft.ErrForeign) {
 					t.Errorf("a foreign table was replaced: %v", err)

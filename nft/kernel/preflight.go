@@ -40,7 +40,12 @@ func (c *Conn) Preflight(ctx context.Context, s *nft.Schema) error {
 	defer c.mu.Unlock()
 	c.drain()
 	c.batch.reset(nft.TableName + "-preflight")
+	s = s.With(nft.AllFeatures)
 	if err := c.batch.declare(s); err != nil {
+		return err
+	}
+	sample := nft.Affinity{Port: nft.PortOf("preflight/preflight/tcp"), Proto: nft.TCP, Timeout: 1, Ways: nft.Ways(0).With(nft.AffinityService)}
+	if err := c.batch.own(s, []nft.AffinityChange{{Is: sample}}); err != nil {
 		return err
 	}
 	for _, kind := range []nft.ChainKind{nft.Service, nft.External, nft.NodePort, nft.Local} {

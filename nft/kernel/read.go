@@ -17,7 +17,7 @@ import (
 
 // Read reads back what the family's table holds. It returns ErrMissing if there
 // is none, ErrForeign if it is not ours, and ErrSchema if its constant part is
-// not that of s; the error says where.
+// not that of s, with whatever features; the error says where.
 func (c *Conn) Read(ctx context.Context, s *nft.Schema) (nft.Contents, error) {
 	if err := ctx.Err(); err != nil {
 		return nft.Contents{}, err
@@ -35,15 +35,15 @@ func (c *Conn) Read(ctx context.Context, s *nft.Schema) (nft.Contents, error) {
 	if dormant {
 		return nft.Contents{}, fmt.Errorf("%w: it is dormant", nft.ErrSchema)
 	}
-	var contents nft.Contents
-	counts := make(map[nft.Set]int)
-	if err := c.checkSets(s, &contents.Sizes, counts); err != nil {
+	found, err := c.inventory(s.Family)
+	if err != nil {
 		return nft.Contents{}, err
 	}
-	if err := c.checkChains(s, &contents); err != nil {
+	s, contents, err := found.match(s)
+	if err != nil {
 		return nft.Contents{}, err
 	}
-	for _, set := range nft.Sets {
+	for _, set := range s.Sets() {
 		if set.HoldsEndpoints() {
 			continue
 		}
@@ -51,9 +51,9 @@ func (c *Conn) Read(ctx context.Context, s *nft.Schema) (nft.Contents, error) {
 			return nft.Contents{}, err
 		}
 	}
-	for _, frontends := range nft.Sets {
+	for _, frontends := range s.Sets() {
 		if endpoints, ok := frontends.EndpointsOf(); ok {
-			if err := c.readEndpoints(s.Family, frontends, endpoints, counts[endpoints], &contents); err != nil {
+			if err := c.readEndpoints(s.Family, frontends, endpoints, found.sets[endpoints.String()].count, &contents); err != nil {
 				return nft.Contents{}, err
 			}
 		}
@@ -150,140 +150,27 @@ func (c *Conn) list(typ uint16, f nft.Family) ([][]byte, error) {
 	return all, err
 }
 
-// declaration is what must agree in a set's declaration. Its size may differ: a
-// table grows by being made anew.
-type declaration struct {
-	flags, keyLen, dataType, dataLen uint32
-	counted                          bool
-}
-
-// checkSets compares the sets' declarations with the schema's, and reads how many
-// elements each may hold and how many it holds; counts is -1 where the kernel
-// does not say (before NFTA_SET_COUNT).
-func (c *Conn) checkSets(s *nft.Schema, sizes *nft.Sizes, counts map[nft.Set]int) error {
-	sets, err := c.list(unix.NFT_MSG_GETSET, s.Family)
-	if err != nil {
-		return fmt.Errorf("read sets: %w", err)
-	}
-	have := make(map[string]declaration)
-	for _, body := range sets {
-		name := cstring(first(body, unix.NFTA_SET_NAME))
-		set, ok := nft.ParseSet(name)
-		if !ok {
-			return fmt.Errorf("%w: set %s is not ours", nft.ErrSchema, name)
-		}
-		sizes[set] = u32(first(first(body, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE))
-		counts[set] = -1
-		if n := first(body, nftaSetCount); n != nil {
-			counts[set] = int(u32(n))
-		}
-		have[name] = declaration{
-			flags:    u32(first(body, unix.NFTA_SET_FLAGS)),
-			keyLen:   u32(first(body, unix.NFTA_SET_KEY_LEN)),
-			dataType: u32(first(body, unix.NFTA_SET_DATA_TYPE)),
-			dataLen:  u32(first(body, unix.NFTA_SET_DATA_LEN)),
-			counted:  first(body, nftaSetExpr) != nil,
-		}
-	}
-	for _, set := range nft.Sets {
-		t := set.Type(s.Family)
-		want := declaration{setFlags(set), t.KeyLen, t.DataType, t.DataLen, s.Counted(set)}
-		if h, ok := have[set.String()]; !ok {
-			return fmt.Errorf("%w: set %s is missing", nft.ErrSchema, set)
-		} else if h != want {
-			return fmt.Errorf("%w: set %s was declared otherwise", nft.ErrSchema, set)
-		}
-	}
-	return nil
-}
-
-// checkChains compares chains and rules with the schema's, and collects the
-// chains that exist for a number of endpoints.
-func (c *Conn) checkChains(s *nft.Schema, contents *nft.Contents) error {
-	want := make(map[string]nft.RuleChain)
-	for _, chain := range s.Chains {
-		want[chain.Name] = chain
-	}
-	chains, err := c.list(unix.NFT_MSG_GETCHAIN, s.Family)
-	if err != nil {
-		return fmt.Errorf("read chains: %w", err)
-	}
-	rules, err := c.ruleHashes(s.Family)
-	if err != nil {
-		return err
-	}
-	for _, body := range chains {
-		name := cstring(first(body, unix.NFTA_CHAIN_NAME))
-		chain, ok := want[name]
-		if !ok {
-			dynamic, ok := nft.ParseChain(name)
-			if !ok {
-				return fmt.Errorf("%w: chain %s is not ours", nft.ErrSchema, name)
-			}
-			chain = s.Dynamic(dynamic)
-			contents.PutChain(dynamic)
-		}
-		delete(want, name)
-		if !sameHook(chain.Base, body) {
-			return fmt.Errorf("%w: chain %s sits at another hook", nft.ErrSchema, name)
-		}
-		var hashes strings.Builder
-		for _, r := range chain.Rules {
-			hash := s.Hash(chain, r)
-			hashes.Write(hash[:])
-		}
-		if rules[name] != hashes.String() {
-			return fmt.Errorf("%w: the rules of chain %s are not ours", nft.ErrSchema, name)
-		}
-	}
-	for name := range want {
-		return fmt.Errorf("%w: chain %s is missing", nft.ErrSchema, name)
-	}
-	return nil
-}
-
-func sameHook(want *nft.Hook, chain []byte) bool {
-	hook := first(chain, unix.NFTA_CHAIN_HOOK)
-	if want == nil || hook == nil {
-		return want == nil && hook == nil
-	}
-	return want.Type == cstring(first(chain, unix.NFTA_CHAIN_TYPE)) &&
-		want.Number == u32(first(hook, unix.NFTA_HOOK_HOOKNUM)) &&
-		want.Priority == int32(u32(first(hook, unix.NFTA_HOOK_PRIORITY))) &&
-		u32(first(chain, unix.NFTA_CHAIN_POLICY)) == nfAccept
-}
-
-// ruleHashes reads, for each chain, the hashes of its rules one behind the other;
-// a rule without one, so not ours, counts as "?".
-func (c *Conn) ruleHashes(f nft.Family) (map[string]string, error) {
-	all, err := c.list(unix.NFT_MSG_GETRULE, f)
-	if err != nil {
-		return nil, fmt.Errorf("read rules: %w", err)
-	}
-	rules := make(map[string]string)
-	for _, body := range all {
-		hash := "?"
-		if udata := first(body, unix.NFTA_RULE_USERDATA); len(udata) == 10 && udata[0] == udataRuleHash {
-			hash = string(udata[2:])
-		}
-		rules[cstring(first(body, unix.NFTA_RULE_CHAIN))] += hash
-	}
-	return rules, nil
-}
-
 func (c *Conn) readElements(f nft.Family, set nft.Set, contents *nft.Contents) error {
 	c.begin(unix.NFT_MSG_GETSETELEM, f, unix.NLM_F_DUMP)
 	c.batch.str(unix.NFTA_SET_ELEM_LIST_SET, set.String())
+	var bounds boundaries
 	err := c.ask(func(body []byte) error {
 		for _, v := range attrs(first(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			e, _, err := decodeElement(f, set, v)
 			if err != nil {
 				return fmt.Errorf("%w: %w", nft.ErrSchema, err)
 			}
+			if set.Ranged() && !set.Concatenated() {
+				bounds.add(e.Key.Range.Prefix().Addr(), u32(first(v, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0)
+				continue
+			}
 			contents.Put(e)
 		}
 		return nil
 	})
+	if err == nil {
+		err = bounds.ranges(f, set, contents)
+	}
 	if err != nil {
 		return fmt.Errorf("read %s %s: %w", f, set, err)
 	}

@@ -272,7 +272,8 @@ func TestLocalHairpin(t *testing.T) {
 }
 
 // TestPolicyFlips: policies change under traffic. The first Service under the
-// policy Local makes the tables be replaced, once and without anybody noticing.
+// policy Local gives the tables more rules, the last one takes them, and nobody
+// notices: no table is replaced for it.
 func TestPolicyFlips(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -309,7 +310,7 @@ func TestPolicyFlips(t *testing.T) {
 				t.Fatalf("round %d: established connection got %v, %v, was %v", round, a, err, answers[i])
 			}
 		}
-		if n := c.proxy.count("table replaced"); n != len(families) {
+		if n := c.proxy.count("table replaced"); n != 0 {
 			t.Errorf("round %d: %d tables were replaced so far", round, n)
 		}
 	}

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,14 +29,10 @@ func tables(n *netlab.Namespace) ([]string, error) {
 		f := nft.Families[i]
 		options := nft.Options{
 			MasqueradeBit: nft.DefaultMasqueradeBit,
-			LocalPods:     netip.MustParsePrefix(cidr),
+			LocalPods:     nft.LocalPods{Prefix: netip.MustParsePrefix(cidr)},
 			Counters:      true,
 		}
 		contents, err := conn.Read(context.Background(), nft.NewSchema(f, options))
-		if errors.Is(err, nft.ErrSchema) {
-			options.LocalPolicy = true // what is not needed any more stays
-			contents, err = conn.Read(context.Background(), nft.NewSchema(f, options))
-		}
 		if err != nil {
 			return nil, err
 		}
