@@ -16,6 +16,8 @@ import (
 	"net/netip"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/kube-nft/kube-nft/controller/compile"
 	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/controller/source"
@@ -53,7 +55,9 @@ type Config struct {
 	// AddrsChanged says that NodeIPs or LocalAddrs may have something new to say;
 	// nil never does.
 	AddrsChanged <-chan struct{}
-	Logger       *slog.Logger
+	// LocalPorts serves node ports on loopback. Nil is nobody.
+	LocalPorts LocalPorts
+	Logger     *slog.Logger
 	// Committed is called after each successful pass with what it changed. Nil is
 	// nobody.
 	Committed func(Commit)
@@ -82,6 +86,8 @@ type Controller struct {
 	tables []*table
 	// endpoints is room for those of one Service port.
 	endpoints []model.PortEndpoint
+	// untold are the Services that LocalPorts is to be told of.
+	untold map[types.NamespacedName]*model.Entry
 	// conflicts that were reported, so that each is reported once.
 	conflicts map[compile.Conflict]bool
 }
@@ -103,6 +109,7 @@ func New(c Config, kernel Dataplane) *Controller {
 		kernel:    kernel,
 		queue:     newQueue(c.NodeName, c.Logger),
 		state:     model.NewState(),
+		untold:    make(map[types.NamespacedName]*model.Entry),
 		conflicts: make(map[compile.Conflict]bool),
 	}
 	for _, f := range nft.Families {

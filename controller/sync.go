@@ -36,6 +36,7 @@ func (c *Controller) pass(ctx context.Context) error {
 		}
 		return err
 	}
+	c.tellLocalPorts()
 	c.report(start, done)
 	return nil
 }
@@ -138,6 +139,7 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 
 // compile brings one Service into a table.
 func (c *Controller) compile(t *compile.Table, e *model.Entry) {
+	c.noteLocalPorts(e)
 	if e.Service == nil {
 		t.Delete(e.Name)
 		return
