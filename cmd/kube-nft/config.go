@@ -30,6 +30,7 @@ type options struct {
 	masqueradeAll     bool
 	masqueradeBit     uint8
 	nodePortAddresses []string
+	localNodePorts    bool
 	counters          bool
 	verbosity         int
 	logFormat         string
@@ -45,6 +46,9 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "masquerade every connection to a cluster IP")
 	f.Uint8Var(&o.masqueradeBit, "iptables-masquerade-bit", nft.DefaultMasqueradeBit, "bit of the packet mark that asks for masquerading, 0 to 31")
 	f.StringSliceVar(&o.nodePortAddresses, "nodeport-addresses", nil, "where node ports are served: primary (the default), all, or CIDRs of this host's addresses")
+	const localNodePorts = "serve TCP and UDP node ports on 127.0.0.1 and ::1 too, by relaying connections: they end with kube-nft, and endpoints see the node; no sysctl is set"
+	f.BoolVar(&o.localNodePorts, "localhost-nodeports", false, localNodePorts)
+	f.BoolVar(&o.localNodePorts, "iptables-localhost-nodeports", false, "the same as --localhost-nodeports; unlike in kube-proxy it is off unless it is given")
 	f.BoolVar(&o.counters, "counters", true, "count new connections of each frontend")
 	f.IntVarP(&o.verbosity, "v", "v", 0, "log level; from 2 on every commit is logged")
 	f.StringVar(&o.logFormat, "logging-format", "text", "text or json")

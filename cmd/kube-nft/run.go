@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kube-nft/kube-nft/controller"
+	"github.com/kube-nft/kube-nft/controller/localport"
 	"github.com/kube-nft/kube-nft/nft"
 	"github.com/kube-nft/kube-nft/nft/kernel"
 )
@@ -54,6 +55,11 @@ func serve(ctx context.Context, o *options) error {
 		}
 	}
 	log := config.Logger
+	if o.localNodePorts {
+		relay := localport.New(log)
+		defer relay.Close()
+		config.LocalPorts = relay
+	}
 	log.Info("starting", "version", version(), "node", config.NodeName, "families", len(config.Options))
 	start, first := time.Now(), true
 	config.Committed = func(c controller.Commit) {
