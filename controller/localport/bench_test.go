@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// ways to an endpoint: at its own address, and through the relay.
+// eachBench reaches an endpoint at its own address, and through the relay.
 func eachBench(b *testing.B, k key, endpoint func() netip.AddrPort, f func(b *testing.B, network, addr string)) {
 	b.Helper()
 	at := endpoint()

@@ -3,10 +3,10 @@
 /*
 Package localport serves node ports on 127.0.0.1 and ::1 by relaying connections.
 
-Translation cannot: the kernel drops what leaves through another interface with a
-loopback source (net/ipv4/route.c, martian source), unless route_localnet opens
-127.0.0.0/8 to the network (CVE-2020-8558), and has no such switch for IPv6. A relay
-needs neither; each half of a connection is an ordinary one.
+Translation cannot: the kernel lets nothing with a loopback source out of another
+interface (net/ipv4/route.c, __mkroute_output), unless route_localnet opens
+127.0.0.0/8 to the network (CVE-2020-8558). For IPv6 nobody may (RFC 4291, 2.5.3). A
+relay needs neither; each half of a connection is an ordinary one.
 
 	client ──► 127.0.0.1:30080 ─ Relay ─ node's address ──► endpoint
 

@@ -82,7 +82,7 @@ func maxFlows() int64 {
 }
 
 // Set says that there is a Service, and which node ports it has now; it replaces
-// what was said before. It works in proportion to what changed of them.
+// what was said before. It costs what these ports cost, however many others there are.
 func (r *Relay) Set(s *model.Service, ports []model.NodePort) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

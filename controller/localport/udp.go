@@ -9,7 +9,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -175,7 +174,7 @@ func receive(c *net.UDPConn, deliver func(b []byte, from netip.AddrPort)) error 
 	}
 	err = raw.Read(func(fd uintptr) bool {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return n > 0 || err != nil && !errors.Is(err, syscall.EINTR)
+		return n > 0 || err != nil // reading tells, and waits if need be
 	})
 	if err != nil {
 		return err
