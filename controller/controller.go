@@ -65,13 +65,12 @@ type Config struct {
 
 // Commit is what one pass did.
 type Commit struct {
-	Services  int           // Services that were looked at
-	Added     int           // elements
-	Deleted   int           // elements
-	Resync    bool          // the table was read and compared as a whole
-	Took      time.Duration // from the first look at the events to the kernel's answer
-	Batches   int           // transactions
-	Conflicts int
+	Services int           // Services that were looked at
+	Added    int           // elements
+	Deleted  int           // elements
+	Resync   bool          // the table was read and compared as a whole
+	Took     time.Duration // from the first look at the events to the kernel's answer
+	Batches  int           // transactions
 }
 
 // Controller is the loop. The goroutine of Run owns everything in it but the
@@ -88,8 +87,6 @@ type Controller struct {
 	endpoints []model.PortEndpoint
 	// untold are the Services that LocalPorts is to be told of.
 	untold map[types.NamespacedName]*model.Entry
-	// conflicts that were reported, so that each is reported once.
-	conflicts map[compile.Conflict]bool
 }
 
 // table is one family's table: what it should be, and whether it needs comparing
@@ -104,13 +101,12 @@ type table struct {
 // New returns a Controller; Run starts it.
 func New(c Config, kernel Dataplane) *Controller {
 	ctl := &Controller{
-		config:    c,
-		log:       c.Logger,
-		kernel:    kernel,
-		queue:     newQueue(c.NodeName, c.Logger),
-		state:     model.NewState(),
-		untold:    make(map[types.NamespacedName]*model.Entry),
-		conflicts: make(map[compile.Conflict]bool),
+		config: c,
+		log:    c.Logger,
+		kernel: kernel,
+		queue:  newQueue(c.NodeName, c.Logger),
+		state:  model.NewState(),
+		untold: make(map[types.NamespacedName]*model.Entry),
 	}
 	for _, f := range nft.Families {
 		if o, ok := c.Options[f]; ok {

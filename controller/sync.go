@@ -119,7 +119,6 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 		}
 		delta, conflicts := t.desired.TakeDelta()
 		c.reportConflicts(conflicts)
-		done.Conflicts += len(conflicts)
 		change := t.adapt(t.desired.Features())
 		delta.Gone = change.Delta.Gone
 		change.Delta = delta
@@ -178,10 +177,6 @@ func (c *Controller) report(start time.Time, done Commit) {
 
 func (c *Controller) reportConflicts(conflicts []compile.Conflict) {
 	for _, conflict := range conflicts {
-		if c.conflicts[conflict] {
-			continue
-		}
-		c.conflicts[conflict] = true
 		c.log.Warn("two Services claim the same frontend, the other one has it", "frontend", conflict.Frontend.String(),
 			"service", conflict.Loser, "winner", conflict.Winner, "as", conflict.Kind.String())
 	}

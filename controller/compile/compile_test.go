@@ -128,7 +128,22 @@ func TestClaims(t *testing.T) {
 	if got := owner(table, "192.0.2.1"); got != "default/c:http" {
 		t.Fatalf("a cluster IP has not won over external IPs: %q", got)
 	}
+	// Not even another port of a cluster IP is for an external IP to take.
+	sly := newService("d", 50, "192.0.2.1")
+	sly.Ports[0].Port = 81
+	table.Set(sly, selecting(4))
+	_, conflicts = table.TakeDelta()
+	if len(conflicts) != 1 || conflicts[0].Loser != "default/d:http" || conflicts[0].Winner != "default/c" {
+		t.Fatalf("conflicts = %+v", conflicts)
+	}
+	if n := table.Counts()[nft.Services]; n != 4 {
+		t.Errorf("%d frontends, want the cluster IPs alone", n)
+	}
 	table.Delete(clash.Name)
+	if d, _ := table.TakeDelta(); !slices.ContainsFunc(d.Add, func(e nft.Element) bool { return e.Set == nft.Services && e.Key.Port == 81 && e.Key.Addr.String() == "192.0.2.1" }) {
+		t.Errorf("the external IP has not come with the cluster IP gone: %v", d.Add)
+	}
+	table.Delete(sly.Name)
 	table.Delete(old.Name)
 	delta, _ := table.TakeDelta()
 	if got := owner(table, "192.0.2.1"); got != "default/a:http" {

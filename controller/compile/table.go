@@ -26,6 +26,9 @@ type Table struct {
 	model    model.Family
 	services map[types.NamespacedName]*Service
 	claims   claims
+	// external counts the claims to external IPs by their address.
+	external  map[netip.Addr]map[Frontend]int
+	conflicts map[Frontend][]Conflict
 	// How many Service ports each address stands for; an element each.
 	clusterIPs, hairpins refs
 	// The endpoints that clients may be noted under.
@@ -73,6 +76,8 @@ func NewTable(f nft.Family) *Table {
 		model:      model.IPv4,
 		services:   make(map[types.NamespacedName]*Service),
 		claims:     newClaims(0),
+		external:   make(map[netip.Addr]map[Frontend]int),
+		conflicts:  make(map[Frontend][]Conflict),
 		clusterIPs: newRefs(nft.ClusterIPs),
 		hairpins:   newRefs(nft.LoopBack),
 		learn:      newRefs(nft.LearnEndpoints),
@@ -97,12 +102,10 @@ func (t *Table) Set(s *model.Service, selection func(*model.ServicePort) model.S
 		return
 	}
 	t.services[s.Name] = next
+	t.touchExternal(next.addr)
 	t.clusterIPs.address(next.addr, 1)
 	for _, p := range next.ports {
-		for _, f := range p.frontends {
-			t.touch(f.Frontend)
-			t.claims.add(f.Frontend, claim{f.kind, p})
-		}
+		t.claim(p)
 		t.share(p, 1)
 		t.owned.set(p.affinity.Port, p)
 	}
@@ -130,15 +133,13 @@ func (t *Table) release(s *Service) {
 	if s == nil {
 		return
 	}
-	t.clusterIPs.address(s.addr, -1)
+	t.touchExternal(s.addr)
 	for _, p := range s.ports {
-		for _, f := range p.frontends {
-			t.touch(f.Frontend)
-			t.claims.remove(f.Frontend, claim{f.kind, p})
-		}
+		t.unclaim(p)
 		t.share(p, -1)
 		t.owned.set(p.affinity.Port, nil)
 	}
+	t.clusterIPs.address(s.addr, -1)
 }
 
 // compile makes a Service's ports; slots stay where they were.
@@ -195,7 +196,7 @@ func (p *port) program(k Kind) program {
 
 // current is what the table holds for a frontend now.
 func (t *Table) current(f Frontend) program {
-	c, ok := t.claims.winners[f]
+	c, ok := t.granted(f)
 	if !ok {
 		return program{}
 	}
@@ -218,8 +219,8 @@ func (t *Table) touch(f Frontend) {
 	}
 }
 
-// TakeDelta returns what changed since the last call, and the conflicts over the
-// frontends that changed.
+// TakeDelta returns what changed since the last call, and the conflicts that are
+// new.
 func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
 	d := t.delta
 	t.delta = nft.Delta{}
@@ -227,7 +228,7 @@ func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
 	var conflicts []Conflict
 	for _, f := range touched {
 		replace(&d, f, t.before[f], t.current(f))
-		conflicts = append(conflicts, t.claims.of(f)...)
+		conflicts = append(conflicts, t.review(f)...)
 	}
 	if len(touched) > 0 {
 		t.before = make(map[Frontend]program) // clearing would keep its size
@@ -243,7 +244,7 @@ func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
 
 // Settle forgets what changed since the last delta, for a caller that compares
 // the whole table anyway. It returns the chains that the table's elements lead to,
-// and all conflicts.
+// and the conflicts that are new.
 func (t *Table) Settle() ([]nft.Chain, []Conflict) {
 	t.before = make(map[Frontend]program)
 	t.delta = nft.Delta{}
@@ -257,15 +258,12 @@ func (t *Table) Settle() ([]nft.Chain, []Conflict) {
 		t.counts[set] = len(keys)
 	}
 	used := make(map[nft.Chain]struct{})
-	for f, c := range t.claims.winners {
-		p := c.port.program(c.kind)
+	for f := range t.claims.winners {
+		p := t.current(f)
 		p.count(f, &t.counts)
 		p.chains(used)
 	}
-	var conflicts []Conflict
-	for f := range t.claims.losers {
-		conflicts = append(conflicts, t.claims.of(f)...)
-	}
+	conflicts := t.reviewAll()
 	slices.SortFunc(conflicts, func(a, b Conflict) int { return compareFrontends(a.Frontend, b.Frontend) })
 	return slices.SortedFunc(maps.Keys(used), nft.Chain.Compare), conflicts
 }
@@ -303,7 +301,7 @@ func (t *Table) Elements(s *Service) iter.Seq[nft.Element] {
 	return func(yield func(nft.Element) bool) {
 		for _, p := range s.ports {
 			for _, f := range p.frontends {
-				if t.claims.winners[f.Frontend] != (claim{f.kind, p}) {
+				if c, ok := t.granted(f.Frontend); !ok || c != (claim{f.kind, p}) {
 					continue
 				}
 				if !p.program(f.kind).elements(f.Frontend, yield) {

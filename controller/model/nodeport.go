@@ -38,7 +38,7 @@ func (e *Entry) NodePorts(f Family, zone string) []NodePort {
 		}
 		endpoints := Select(e.Endpoints(nil, p, f), zone).Cluster
 		endpoints = slices.DeleteFunc(endpoints, func(a netip.AddrPort) bool { return a.Addr().IsLoopback() })
-		all = append(all, NodePort{Family: f, Protocol: p.Protocol, Number: p.NodePort, Endpoints: endpoints})
+		all = append(all, NodePort{Family: f, Protocol: p.Protocol, Number: p.NodePort, Endpoints: endpoints, Affinity: e.Service.AffinityTimeout})
 	}
 	return all
 }

@@ -91,8 +91,9 @@ func TestConflicts(t *testing.T) {
 	check("A1.17 it goes again", "a")
 	c.remove(t, "middle.yaml")
 	check("A1.17 the last one takes over", "b")
-	// All along each has its own cluster IP, which no external IP takes over.
-	thief := service("thief", 4, everyProtocol(80)...)
+	// All along each has its own cluster IP. No external IP takes it over, not even
+	// a port of it that its owner does not use; not before it is free.
+	thief := service("thief", 4, append(everyProtocol(80), servicePort("more", "TCP", 81))...)
 	thief.CreationTimestamp = metav1.NewTime(begin.Add(-time.Hour))
 	thief.Spec.ExternalIPs = texts(clusterIP(2)[ip4], clusterIP(2)[ip6])
 	c.write(t, "thief.yaml", withSlices(thief, c.s)...)
@@ -100,6 +101,17 @@ func TestConflicts(t *testing.T) {
 	eachWay(t, func(t *testing.T, network string, f family) {
 		c.served(t, c.client, network, netip.AddrPortFrom(clusterIP(2)[f], 80), own, "b")
 	})
+	for _, f := range families {
+		c.refused(t, c.client, "tcp", netip.AddrPortFrom(clusterIP(2)[f], 81))
+	}
+	c.proxy.logs(t, "claim", clusterIP(2)[ip4].String()+":81", "default/thief:more", "default/young")
+	c.remove(t, "young.yaml")
+	c.programmed(t)
+	for _, f := range families {
+		for _, port := range []uint16{80, 81} {
+			c.served(t, c.client, "tcp", netip.AddrPortFrom(clusterIP(2)[f], port), masqueraded, "s")
+		}
+	}
 }
 
 // TestPolicyConflicts: a frontend that changes hands changes its policy too (A1.17,
