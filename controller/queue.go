@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kube-nft/kube-nft/controller/model"
@@ -32,6 +33,7 @@ type queue struct {
 type changes struct {
 	services map[types.NamespacedName]*model.Service
 	slices   map[types.NamespacedName]*model.Slice
+	cidrs    map[string]*model.ServiceCIDR
 	node     *model.Node
 }
 
@@ -39,6 +41,7 @@ func newChanges() changes {
 	return changes{
 		services: make(map[types.NamespacedName]*model.Service),
 		slices:   make(map[types.NamespacedName]*model.Slice),
+		cidrs:    make(map[string]*model.ServiceCIDR),
 	}
 }
 
@@ -50,7 +53,7 @@ func newQueue(nodeName string, log *slog.Logger) *queue {
 func (q *queue) take() (changes, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.pending.services)+len(q.pending.slices) == 0 && q.pending.node == nil {
+	if len(q.pending.services)+len(q.pending.slices)+len(q.pending.cidrs) == 0 && q.pending.node == nil {
 		return changes{}, q.synced
 	}
 	c := q.pending
@@ -129,6 +132,20 @@ func (q *queue) DeleteSlice(name types.NamespacedName) {
 func (q *queue) SetNode(n *corev1.Node) {
 	node := model.FromNode(n)
 	q.put(func(c *changes) { c.node = &node })
+}
+
+// SetServiceCIDR implements source.Sink.
+func (q *queue) SetServiceCIDR(in *networkingv1.ServiceCIDR) {
+	s, err := model.FromServiceCIDR(in)
+	if err != nil {
+		q.log.Warn("ServiceCIDR is invalid in part, that part is left out", "servicecidr", in.Name, "err", err)
+	}
+	q.put(func(c *changes) { c.cidrs[in.Name] = s })
+}
+
+// DeleteServiceCIDR implements source.Sink.
+func (q *queue) DeleteServiceCIDR(name string) {
+	q.put(func(c *changes) { c.cidrs[name] = nil })
 }
 
 // Synced implements source.Sink.

@@ -5,14 +5,17 @@ package controller
 import (
 	"bytes"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/controller/source"
 )
 
@@ -89,5 +92,45 @@ func TestWarnings(t *testing.T) {
 	gone()
 	if len(q.said) > 0 {
 		t.Errorf("still remembered: %v", q.said)
+	}
+}
+
+// TestServiceCIDRs: of each object the last word counts, and what is invalid in
+// one is said and left out.
+func TestServiceCIDRs(t *testing.T) {
+	var log bytes.Buffer
+	config := testConfig()
+	config.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	c := New(config, newFake())
+	set := func(name string, cidrs ...string) {
+		c.queue.SetServiceCIDR(&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: cidrs}})
+	}
+	check := func(want ...string) {
+		t.Helper()
+		pending, _ := c.queue.take()
+		c.merge(pending)
+		var got []string
+		for _, f := range []model.Family{model.IPv4, model.IPv6} {
+			for _, p := range c.state.ServiceCIDRs.Of(f) {
+				got = append(got, p.String())
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+	set("kubernetes", "10.96.0.0/16", "fd00:96::/112")
+	set("more", "10.97.0.0/16")
+	set("more", "10.96.0.0/16", "10.98.0.0/16")
+	set("short", "10.99.0.0/16")
+	c.queue.DeleteServiceCIDR("short")
+	check("10.96.0.0/16", "10.98.0.0/16", "fd00:96::/112")
+	c.queue.DeleteServiceCIDR("kubernetes")
+	check("10.96.0.0/16", "10.98.0.0/16")
+	c.queue.DeleteServiceCIDR("more")
+	set("more", "10.97.0.0/16", "nonsense")
+	check("10.97.0.0/16")
+	if lines := strings.Count(log.String(), "\n"); lines != 1 || !strings.Contains(log.String(), "spec.cidrs[1]") {
+		t.Errorf("want one line about spec.cidrs[1]:\n%s", &log)
 	}
 }

@@ -57,6 +57,13 @@ func (c *Controller) merge(in changes) {
 			c.state.SetSlice(s)
 		}
 	}
+	for name, s := range in.cidrs {
+		if s == nil {
+			c.state.ServiceCIDRs.Delete(name)
+		} else {
+			c.state.ServiceCIDRs.Set(s)
+		}
+	}
 	if in.node != nil {
 		if in.node.Zone != c.zone() {
 			c.state.MarkAll()

@@ -45,7 +45,8 @@ type APIOptions struct {
 }
 
 // API returns a Source that follows the Kubernetes API: Services but for the
-// headless and those of other proxies, their EndpointSlices, and one Node.
+// headless and those of other proxies, their EndpointSlices, one Node, and
+// ServiceCIDRs if there are any.
 //
 // It keeps no objects, only the names of those it delivered: a list after a lost
 // watch tells with them which objects went away meanwhile. Lists are streamed
@@ -54,13 +55,13 @@ type APIOptions struct {
 // when it ends.
 func API(client kubernetes.Interface, opts APIOptions) Source {
 	opts.Logger = cmp.Or(opts.Logger, slog.Default())
-	return &api{client: client, opts: opts, backoff: apiBackoff}
+	return &api{client: client, opts: opts, backoff: apiBackoff, optionalBackoff: optionalBackoff}
 }
 
 type api struct {
-	client  kubernetes.Interface
-	opts    APIOptions
-	backoff wait.Backoff
+	client                   kubernetes.Interface
+	opts                     APIOptions
+	backoff, optionalBackoff wait.Backoff
 }
 
 // Run implements Source.
@@ -70,6 +71,9 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 	logger := logr.FromSlogHandler(quiet{a.opts.Logger.Handler()})
 	ctx = logr.NewContext(ctx, logger)
 
+	note := func(resource string) func(context.Context, error) {
+		return func(ctx context.Context, err error) { reach.note(ctx, resource, err) }
+	}
 	listed := func(resource string, first func()) func() {
 		first = sync.OnceFunc(first)
 		return func() {
@@ -78,12 +82,13 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 		}
 	}
 	reflectors := []*cache.Reflector{
-		a.reflect(reach, "services", &corev1.Service{}, a.services(), &store[*corev1.Service]{
+		a.reflect("services", &corev1.Service{}, a.services(), &store[*corev1.Service]{
 			strip: StripService, set: sink.SetService, gone: sink.DeleteService, goneFirst: true,
-			listed: listed("services", synced.count)}),
-		a.reflect(reach, "endpointslices", &discoveryv1.EndpointSlice{}, a.slices(), &store[*discoveryv1.EndpointSlice]{
+			listed: listed("services", synced.count)}, a.backoff, note("services")),
+		a.reflect("endpointslices", &discoveryv1.EndpointSlice{}, a.slices(), &store[*discoveryv1.EndpointSlice]{
 			strip: StripSlice, set: sink.SetSlice, gone: sink.DeleteSlice,
-			listed: listed("endpointslices", synced.count)}),
+			listed: listed("endpointslices", synced.count)}, a.backoff, note("endpointslices")),
+		a.serviceCIDRs(sink),
 	}
 	// The Node counts too, or a restart would serve node ports on a guess until it
 	// comes. But a server that keeps it from us must not keep all else from the
@@ -93,9 +98,9 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 		node()
 	} else {
 		// A deleted Node object keeps its last word: the machine is still here.
-		reflectors = append(reflectors, a.reflect(reach, "nodes", &corev1.Node{}, refusable(a.node(), node), &store[*corev1.Node]{
+		reflectors = append(reflectors, a.reflect("nodes", &corev1.Node{}, refusable(a.node(), node), &store[*corev1.Node]{
 			strip: StripNode, set: sink.SetNode, gone: func(types.NamespacedName) {},
-			listed: listed("nodes", node)}))
+			listed: listed("nodes", node)}, a.backoff, note("nodes")))
 	}
 	var wg sync.WaitGroup
 	for _, r := range reflectors {
@@ -152,13 +157,16 @@ func refusable(lw *cache.ListWatch, refused func()) *cache.ListWatch {
 	return lw
 }
 
-// reflect makes the reflector that feeds a store. Every request passes by reach,
-// because a Reflector has no other way to tell its user how it fares.
-func (a *api) reflect(reach *reachability, name string, example runtime.Object, lw *cache.ListWatch, s cache.ReflectorStore) *cache.Reflector {
+// reflect makes the reflector that feeds a store. The outcome of every request
+// passes by note, because a Reflector has no other way to tell its user how it
+// fares.
+func (a *api) reflect(name string, example runtime.Object, lw *cache.ListWatch, s cache.ReflectorStore,
+	backoff wait.Backoff, note func(context.Context, error),
+) *cache.Reflector {
 	watched := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := lw.ListWithContext(ctx, o)
-			reach.note(ctx, name, err)
+			note(ctx, err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
@@ -166,13 +174,13 @@ func (a *api) reflect(reach *reachability, name string, example runtime.Object, 
 			if o.SendInitialEvents != nil {
 				return w, plainListNext(err) // begun is not half done: the store tells when it is complete
 			}
-			reach.note(ctx, name, err)
+			note(ctx, err)
 			return w, err
 		},
 	}
 	logger := logr.FromSlogHandler(quiet{a.opts.Logger.Handler()})
 	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(watched, a.client), example, s,
-		cache.ReflectorOptions{Name: name, Logger: &logger, Backoff: &a.backoff})
+		cache.ReflectorOptions{Name: name, Logger: &logger, Backoff: &backoff})
 }
 
 // plainListNext makes the reflector try a plain list after a streamed one was

@@ -26,6 +26,7 @@ func runAPI(t *testing.T, client kubernetes.Interface, node string) (*recorder, 
 	log := &logs{}
 	s := API(client, APIOptions{NodeName: node, Logger: log.logger()}).(*api)
 	s.backoff = wait.Backoff{Duration: 5 * time.Millisecond, Cap: 10 * time.Millisecond, Steps: 2, Factor: 2, Jitter: 1}
+	s.optionalBackoff = s.backoff
 	sink := newRecorder()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -266,6 +267,8 @@ func reopen(t *testing.T, address, name string) *httptest.Server {
 			fmt.Fprint(w, serviceList(name, service(name, "1")))
 		case strings.HasSuffix(r.URL.Path, "/endpointslices"):
 			fmt.Fprint(w, sliceList(name))
+		case strings.HasSuffix(r.URL.Path, "/servicecidrs"):
+			fmt.Fprint(w, cidrList(name))
 		default:
 			fmt.Fprintf(w, `{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":%q},"items":[]}`, name)
 		}

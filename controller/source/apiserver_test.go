@@ -30,7 +30,8 @@ type exchange struct {
 
 // apiServer answers each resource's requests by a script: a list, a watch or a
 // streamed list is answered by the next exchange of that kind. What the script
-// does not foresee is refused, and held watches end with the test.
+// does not foresee is refused, and held watches end with the test. Without a script
+// for them there are no ServiceCIDRs.
 type apiServer struct {
 	t    *testing.T
 	http *httptest.Server
@@ -43,6 +44,9 @@ type apiServer struct {
 }
 
 func newAPIServer(t *testing.T, scripts map[string][]exchange) *apiServer {
+	if scripts["servicecidrs"] == nil {
+		scripts["servicecidrs"] = []exchange{{kind: "list", frames: []string{cidrList("10")}}, {kind: "watch", hold: true}}
+	}
 	s := &apiServer{t: t, scripts: scripts, pushed: map[string]chan string{}, queries: map[string][]string{}, ends: map[string]chan struct{}{}}
 	for resource := range scripts {
 		s.pushed[resource] = make(chan string)
@@ -183,6 +187,14 @@ func serviceList(rv string, items ...string) string {
 
 func sliceList(rv string, items ...string) string {
 	return fmt.Sprintf(`{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":%q},"items":[%s]}`, rv, strings.Join(items, ","))
+}
+
+func cidr(name, rv string, cidrs ...string) string {
+	return fmt.Sprintf(`{"kind":"ServiceCIDR","apiVersion":"networking.k8s.io/v1","metadata":{"name":%q,"resourceVersion":%q,"finalizers":["x"]},"spec":{"cidrs":["%s"]},"status":{"conditions":[{"type":"Ready","status":"True"}]}}`, name, rv, strings.Join(cidrs, `","`))
+}
+
+func cidrList(rv string, items ...string) string {
+	return fmt.Sprintf(`{"kind":"ServiceCIDRList","apiVersion":"networking.k8s.io/v1","metadata":{"resourceVersion":%q},"items":[%s]}`, rv, strings.Join(items, ","))
 }
 
 // readRecording returns the exchanges that a file in testdata holds: a line

@@ -11,12 +11,14 @@ import (
 
 var _ Source = &Synthetic{}
 
-// Run implements Source: it delivers node-0 and everything else, then churns.
+// Run implements Source: it delivers node-0, the ServiceCIDR and everything else,
+// then churns.
 func (s *Synthetic) Run(ctx context.Context, sink Sink) error {
 	if err := s.Validate(); err != nil {
 		return fmt.Errorf("synthetic cluster: %w", err)
 	}
 	sink.SetNode(s.Node(0))
+	sink.SetServiceCIDR(s.ServiceCIDR())
 	for i := range s.Services {
 		if ctx.Err() != nil {
 			return nil

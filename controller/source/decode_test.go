@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -188,7 +189,8 @@ var strict = json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme.Schem
 // TestDecodeLikeKubectl decodes a Service and a slice with every field set.
 func TestDecodeLikeKubectl(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]runtime.Object{"service.yaml": &corev1.Service{}, "slice.yaml": &discoveryv1.EndpointSlice{}, "node.yaml": &corev1.Node{}} {
+	for name, o := range map[string]runtime.Object{"service.yaml": &corev1.Service{}, "slice.yaml": &discoveryv1.EndpointSlice{},
+		"node.yaml": &corev1.Node{}, "servicecidr.yaml": &networkingv1.ServiceCIDR{}} {
 		data, err := os.ReadFile("testdata/" + name)
 		if err != nil {
 			t.Fatal(err)

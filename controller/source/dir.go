@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
@@ -32,7 +33,7 @@ type DirOptions struct {
 }
 
 // Dir returns a Source that follows the manifests in a directory, or in a single
-// file: Services, EndpointSlices and the own Node, as YAML or JSON.
+// file: Services, EndpointSlices, ServiceCIDRs and the own Node, as YAML or JSON.
 //
 //  1. A file counts as a whole. While anything in it is wrong, what it said
 //     before stays in force, and the other files are not affected. The fault is
@@ -195,10 +196,17 @@ func (d *dir) deliver(sink Sink) {
 			set(sink, key, wanted[key])
 		}
 	}
-	// After the rest: an endpoint may have moved from one slice to another.
+	// After the rest: an endpoint may have moved from one slice to another, a range
+	// from one ServiceCIDR to another.
 	for _, key := range sortedKeys(d.delivered) {
-		if _, ok := wanted[key]; !ok && key.kind == kindSlice {
+		if _, ok := wanted[key]; ok {
+			continue
+		}
+		switch key.kind {
+		case kindSlice:
 			sink.DeleteSlice(key.NamespacedName)
+		case kindServiceCIDR:
+			sink.DeleteServiceCIDR(key.Name)
 		}
 	}
 	d.delivered = wanted
@@ -246,6 +254,8 @@ func set(sink Sink, key objectKey, data string) {
 		sink.SetSlice(o)
 	case *corev1.Node:
 		sink.SetNode(o)
+	case *networkingv1.ServiceCIDR:
+		sink.SetServiceCIDR(o)
 	}
 }
 
@@ -259,7 +269,7 @@ func encode(o runtime.Object) string {
 
 // sortedKeys returns keys in an order that puts Services before their endpoints.
 func sortedKeys[V any](m map[objectKey]V) []objectKey {
-	rank := map[kind]int{kindNode: 0, kindService: 1, kindSlice: 2}
+	rank := map[kind]int{kindNode: 0, kindService: 1, kindSlice: 2, kindServiceCIDR: 3}
 	return slices.SortedFunc(maps.Keys(m), func(a, b objectKey) int {
 		if a.kind != b.kind {
 			return rank[a.kind] - rank[b.kind]

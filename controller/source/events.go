@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -24,6 +25,9 @@ type Event struct {
 	Node          *corev1.Node
 	DeleteService types.NamespacedName
 	DeleteSlice   types.NamespacedName
+
+	ServiceCIDR       *networkingv1.ServiceCIDR
+	DeleteServiceCIDR string
 }
 
 // Apply delivers the event. The receiver gets objects of its own, so an event
@@ -40,6 +44,10 @@ func (e Event) Apply(sink Sink) {
 		sink.DeleteService(e.DeleteService)
 	case e.DeleteSlice != types.NamespacedName{}:
 		sink.DeleteSlice(e.DeleteSlice)
+	case e.ServiceCIDR != nil:
+		sink.SetServiceCIDR(e.ServiceCIDR.DeepCopy())
+	case e.DeleteServiceCIDR != "":
+		sink.DeleteServiceCIDR(e.DeleteServiceCIDR)
 	}
 }
 
@@ -54,6 +62,10 @@ func (e Event) String() string {
 		return fmt.Sprintf("node %s zone=%s", e.Node.Name, e.Node.Labels[corev1.LabelTopologyZone])
 	case e.DeleteService != types.NamespacedName{}:
 		return "delete service " + e.DeleteService.String()
+	case e.ServiceCIDR != nil:
+		return fmt.Sprintf("ServiceCIDR %s %v", e.ServiceCIDR.Name, e.ServiceCIDR.Spec.CIDRs)
+	case e.DeleteServiceCIDR != "":
+		return "delete ServiceCIDR " + e.DeleteServiceCIDR
 	default:
 		return "delete slice " + e.DeleteSlice.String()
 	}
@@ -128,8 +140,9 @@ const (
 
 // Events returns a random sequence of that many events, the same for the same
 // seed: Services come, change in every way that matters to a proxy, and go, and
-// so do their slices, in both families and in any order. Objects contradict each
-// other, and now and then change in ways that an API server would refuse.
+// so do their slices and ServiceCIDRs, in both families and in any order. Objects
+// contradict each other, and now and then change in ways that an API server would
+// refuse.
 func Events(seed uint64, steps int) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		g := newWorld(seed)
@@ -162,6 +175,8 @@ func (w *world) next() Event {
 	switch n := w.IntN(100); {
 	case n < 3:
 		return Event{Node: w.node()}
+	case n < 6:
+		return w.serviceCIDR()
 	case n < 10:
 		if name, ok := w.dropService(); ok {
 			return Event{DeleteService: name}

@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -53,9 +54,10 @@ func (k objectKey) String() string {
 type kind string
 
 const (
-	kindService kind = "Service"
-	kindSlice   kind = "EndpointSlice"
-	kindNode    kind = "Node"
+	kindService     kind = "Service"
+	kindSlice       kind = "EndpointSlice"
+	kindNode        kind = "Node"
+	kindServiceCIDR kind = "ServiceCIDR"
 )
 
 // kinds maps apiVersion and kind to what is used. Lists of a kind are found by
@@ -64,10 +66,12 @@ var kinds = map[[2]string]kind{
 	{"v1", "Service"}:                            kindService,
 	{"discovery.k8s.io/v1", "EndpointSlice"}:     kindSlice,
 	{"v1", "Node"}:                               kindNode,
+	{"networking.k8s.io/v1", "ServiceCIDR"}:      kindServiceCIDR,
 	{"v1", "List"}:                               "",
 	{"v1", "ServiceList"}:                        kindService,
 	{"discovery.k8s.io/v1", "EndpointSliceList"}: kindSlice,
 	{"v1", "NodeList"}:                           kindNode,
+	{"networking.k8s.io/v1", "ServiceCIDRList"}:  kindServiceCIDR,
 }
 
 // object is one object of a manifest, defaulted and stripped.
@@ -202,6 +206,8 @@ func newObject(k kind) runtime.Object {
 		return &corev1.Service{}
 	case kindSlice:
 		return &discoveryv1.EndpointSlice{}
+	case kindServiceCIDR:
+		return &networkingv1.ServiceCIDR{}
 	default:
 		return &corev1.Node{}
 	}
@@ -214,6 +220,8 @@ func setDefaults(o runtime.Object) {
 	case *discoveryv1.EndpointSlice:
 		defaultSlice(o)
 	case *corev1.Node:
+		o.Namespace = ""
+	case *networkingv1.ServiceCIDR:
 		o.Namespace = ""
 	}
 }
@@ -229,6 +237,8 @@ func strip(o runtime.Object) bool {
 		return sliceWanted(o)
 	case *corev1.Node:
 		StripNode(o)
+	case *networkingv1.ServiceCIDR:
+		StripServiceCIDR(o)
 	}
 	return true
 }
@@ -239,6 +249,8 @@ func keyOf(o runtime.Object) objectKey {
 		return objectKey{kind: kindService, NamespacedName: nameOf(o)}
 	case *discoveryv1.EndpointSlice:
 		return objectKey{kind: kindSlice, NamespacedName: nameOf(o)}
+	case *networkingv1.ServiceCIDR:
+		return objectKey{kind: kindServiceCIDR, NamespacedName: nameOf(o)}
 	default:
 		return objectKey{kind: kindNode, NamespacedName: nameOf(o.(metav1.Object))}
 	}

@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -24,6 +25,7 @@ type recorder struct {
 	told     []string
 	services map[types.NamespacedName]*corev1.Service
 	slices   map[types.NamespacedName]*discoveryv1.EndpointSlice
+	cidrs    map[string]*networkingv1.ServiceCIDR
 	node     *corev1.Node
 	synced   int
 }
@@ -32,6 +34,7 @@ func newRecorder() *recorder {
 	return &recorder{
 		services: map[types.NamespacedName]*corev1.Service{},
 		slices:   map[types.NamespacedName]*discoveryv1.EndpointSlice{},
+		cidrs:    map[string]*networkingv1.ServiceCIDR{},
 	}
 }
 
@@ -64,6 +67,16 @@ func (r *recorder) DeleteSlice(n types.NamespacedName) {
 func (r *recorder) SetNode(n *corev1.Node) {
 	defer r.tell("set node %s", n.Name)()
 	r.node = n
+}
+
+func (r *recorder) SetServiceCIDR(c *networkingv1.ServiceCIDR) {
+	defer r.tell("set ServiceCIDR %s", c.Name)()
+	r.cidrs[c.Name] = c
+}
+
+func (r *recorder) DeleteServiceCIDR(name string) {
+	defer r.tell("delete ServiceCIDR %s", name)()
+	delete(r.cidrs, name)
 }
 
 func (r *recorder) Synced() {
@@ -105,6 +118,9 @@ func (r *recorder) names() []string {
 	}
 	for n := range maps.Keys(r.slices) {
 		all = append(all, "slice "+n.String())
+	}
+	for n := range maps.Keys(r.cidrs) {
+		all = append(all, "ServiceCIDR "+n)
 	}
 	slices.Sort(all)
 	return all

@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // This file holds the ways in which Events changes Services and slices.
@@ -136,6 +138,20 @@ func (w *world) addresses(v4, v6 string) []string {
 		}
 	}
 	return all
+}
+
+// serviceCIDR makes, changes or deletes one of three ServiceCIDRs, which overlap.
+// Some hold only some of the cluster IPs.
+func (w *world) serviceCIDR() Event {
+	name := oneOf(w, "kubernetes", "more", "other")
+	if w.chance(3) {
+		return Event{DeleteServiceCIDR: name}
+	}
+	return Event{ServiceCIDR: &networkingv1.ServiceCIDR{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: networkingv1.ServiceCIDRSpec{CIDRs: oneOf(w, []string{"10.96.0.0/16"}, []string{"10.96.0.0/16", "fd00:96::/112"},
+			[]string{"fd00:96::/124"}, []string{"10.96.0.8/29", "fd00:96::/64"}, []string{"10.64.0.0/16"})},
+	}}
 }
 
 // slice makes a slice that was not there, or changes one that was. Nothing says

@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -31,9 +32,15 @@ type Sink interface {
 	DeleteSlice(types.NamespacedName)
 	// SetNode describes the node that this process serves.
 	SetNode(*corev1.Node)
+	// SetServiceCIDR says that the ServiceCIDR exists and looks like this now.
+	SetServiceCIDR(*networkingv1.ServiceCIDR)
+	// DeleteServiceCIDR says that there is no such ServiceCIDR; it may never have
+	// been set.
+	DeleteServiceCIDR(name string)
 	// Synced says that every Service and EndpointSlice which existed when the
 	// source started has been delivered, and the Node unless the source is not
-	// allowed to see it. Nothing is programmed before it.
+	// allowed to see it. Nothing is programmed before it. ServiceCIDRs may come
+	// later.
 	Synced()
 }
 

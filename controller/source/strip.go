@@ -5,6 +5,7 @@ package source
 import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -87,6 +88,13 @@ func StripNode(n *corev1.Node) {
 	n.DeletionTimestamp = deletion
 	n.Spec = corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs, Taints: n.Spec.Taints}
 	n.Status = corev1.NodeStatus{Addresses: n.Status.Addresses}
+}
+
+// StripServiceCIDR drops, in place, all that a Service proxy does not read.
+func StripServiceCIDR(c *networkingv1.ServiceCIDR) {
+	c.TypeMeta = metav1.TypeMeta{}
+	c.ObjectMeta = stripMeta(&c.ObjectMeta, nil)
+	c.Status = networkingv1.ServiceCIDRStatus{}
 }
 
 // stripMeta keeps what names an object, tells its age and carries its meaning.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -108,10 +109,23 @@ func TestStripNode(t *testing.T) {
 	}
 }
 
+func TestStripServiceCIDR(t *testing.T) {
+	t.Parallel()
+	got := full(t, "servicecidr.yaml").(*networkingv1.ServiceCIDR)
+	StripServiceCIDR(got)
+	want := &networkingv1.ServiceCIDR{
+		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", UID: "6f0c1b1e-1111-4222-8333-444455556666", CreationTimestamp: created},
+		Spec:       networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16", "fd00:10:96::/112"}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
 // TestEncodeIsLossless checks that what Dir remembers is all there is.
 func TestEncodeIsLossless(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"service.yaml", "slice.yaml", "node.yaml"} {
+	for _, name := range []string{"service.yaml", "slice.yaml", "node.yaml", "servicecidr.yaml"} {
 		o := full(t, name)
 		strip(o)
 		sink := newRecorder()
@@ -122,6 +136,8 @@ func TestEncodeIsLossless(t *testing.T) {
 			got = sink.services[keyOf(o).NamespacedName]
 		case *discoveryv1.EndpointSlice:
 			got = sink.slices[keyOf(o).NamespacedName]
+		case *networkingv1.ServiceCIDR:
+			got = sink.cidrs[keyOf(o).Name]
 		default:
 			got = sink.node
 		}

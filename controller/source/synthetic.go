@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -95,6 +96,19 @@ func (s *Synthetic) ServiceName(i int) types.NamespacedName {
 	default:
 		return types.NamespacedName{Namespace: "default", Name: "svc-" + strconv.Itoa(i)}
 	}
+}
+
+// ServiceCIDR returns the one that every cluster IP is from.
+func (s *Synthetic) ServiceCIDR() *networkingv1.ServiceCIDR {
+	c := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", CreationTimestamp: metav1.NewTime(syntheticEpoch)}}
+	for _, v6 := range s.families() {
+		r := clusterRange4
+		if v6 {
+			r = clusterRange6
+		}
+		c.Spec.CIDRs = append(c.Spec.CIDRs, r.String())
+	}
+	return c
 }
 
 // Service returns Service i, from 0. Every call makes a new object.

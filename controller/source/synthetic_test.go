@@ -148,7 +148,7 @@ func TestSyntheticRun(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if n := len(sink.names()); n != 5+5*2*2 {
+	if n := len(sink.names()); n != 1+5+5*2*2 {
 		t.Errorf("%d objects", n)
 	}
 }
@@ -272,8 +272,13 @@ func TestEventsCollide(t *testing.T) {
 				claim("endpoint "+e.Addresses[0]+" "+s.Labels["kubernetes.io/service-name"], name.String())
 			}
 		}
+		for name, c := range sink.cidrs {
+			for _, cidr := range c.Spec.CIDRs {
+				claim("serviceCIDR "+cidr, name)
+			}
+		}
 	}
-	want := map[string]bool{"clusterIP": true, "externalIP": true, "nodePort": true, "ingress": true, "endpoint": true,
+	want := map[string]bool{"clusterIP": true, "externalIP": true, "nodePort": true, "ingress": true, "endpoint": true, "serviceCIDR": true,
 		"IPv4": true, "IPv6": true, "ClusterIP": true, "NodePort": true, "LoadBalancer": true}
 	if diff := cmp.Diff(want, found); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

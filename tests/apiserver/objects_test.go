@@ -155,6 +155,7 @@ var permissions = map[string]rbacv1.PolicyRule{
 	"services":       {APIGroups: []string{""}, Resources: []string{"services"}, Verbs: []string{"list", "watch"}},
 	"endpointslices": {APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch"}},
 	"nodes":          {APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get", "list", "watch"}},
+	"servicecidrs":   {APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: []string{"list", "watch"}},
 }
 
 // allow gives the user the permissions for nodes and these resources.

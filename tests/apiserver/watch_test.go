@@ -4,6 +4,7 @@ package apiserver
 
 import (
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -86,6 +87,7 @@ func (s *site) checkSelectors() {
 		"services":       {"spec.clusterIP!=None", "!service.kubernetes.io/service-proxy-name"},
 		"endpointslices": {"", "!service.kubernetes.io/headless"},
 		"nodes":          {"metadata.name=" + nodeName, ""},
+		"servicecidrs":   {"", ""},
 	}
 	for _, r := range s.requests() {
 		if got := [2]string{r.query.Get("fieldSelector"), r.query.Get("labelSelector")}; got != want[r.resource] {
@@ -158,20 +160,27 @@ func TestWire(t *testing.T) {
 	s.setEndpoints("web", false, 2)
 	s.answers(s.client, "tcp", web.at(false), "pod-2")
 
+	s.Eventually(soon, func() error { // nothing waits for the ServiceCIDRs
+		if s.count("servicecidrs", request.streamed) == 0 {
+			return errors.New("the server streamed no list of ServiceCIDRs")
+		}
+		return nil
+	})
 	tap.mu.Lock()
 	defer tap.mu.Unlock()
 	slices.Sort(tap.seen)
 	const protobuf = "application/vnd.kubernetes.protobuf"
-	for i, path := range []string{"/api/v1/nodes", "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"} {
+	for i, path := range []string{"/api/v1/nodes", "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices",
+		"/apis/networking.k8s.io/v1/servicecidrs"} {
 		want := fmt.Sprintf("%s streamed=true accept=%s answer=200 %s;stream=watch agent=kube-nft", path, protobuf, protobuf)
 		if i >= len(tap.seen) || tap.seen[i] != want {
 			t.Errorf("want %s", want)
 		}
 	}
-	if len(tap.seen) != 3 || t.Failed() {
+	if len(tap.seen) != 4 || t.Failed() {
 		t.Errorf("kube-nft asked:\n%s", strings.Join(tap.seen, "\n"))
 	}
-	for _, resource := range []string{"services", "endpointslices", "nodes"} {
+	for _, resource := range []string{"services", "endpointslices", "nodes", "servicecidrs"} {
 		if s.count(resource, request.streamed) != 1 {
 			t.Errorf("the server streamed %d lists of %s, want 1", s.count(resource, request.streamed), resource)
 		}
