@@ -39,7 +39,7 @@ type options struct {
 func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "path of a kubeconfig; in a pod its own service account is used without one")
 	f.StringVar(&o.master, "master", "", "URL of the Kubernetes API server, instead of the one in the kubeconfig")
-	f.StringVar(&o.manifests, "manifests", "", "directory or file of Services and EndpointSlices, instead of a cluster")
+	f.StringVar(&o.manifests, "manifests", "", "directory or file of Services, EndpointSlices and ServiceCIDRs, instead of a cluster")
 	f.StringVar(&o.hostnameOverride, "hostname-override", "", "name of this node, instead of the host's name")
 	f.StringVar(&o.bindAddress, "bind-address", "0.0.0.0", "this node's primary address, instead of the one in its Node; no socket is bound to it")
 	f.StringVar(&o.clusterCIDR, "cluster-cidr", "", "addresses of pods, one CIDR or one of each family: who is not in it is masqueraded on the way to a cluster IP")
