@@ -4,6 +4,7 @@ package model
 
 import (
 	"net/netip"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -15,10 +16,13 @@ type Node struct {
 	// Addrs is the first address of each family, invalid if there is none: where
 	// node ports are served by default (kube-proxy's nodePortAddresses: primary).
 	Addrs [Families]netip.Addr
+	// PodCIDRs are the addresses of this node's pods, the first range of each family;
+	// invalid is none.
+	PodCIDRs [Families]netip.Prefix
 }
 
 // FromNode reads a Node. Internal addresses come before external ones, as
-// in kube-proxy.
+// in kube-proxy. What cannot be read is left out.
 func FromNode(n *corev1.Node) Node {
 	out := Node{Zone: n.Labels[corev1.LabelTopologyZone]}
 	for _, kind := range [...]corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
@@ -29,6 +33,15 @@ func FromNode(n *corev1.Node) Node {
 			if a, err := parseAddr(in.Address); err == nil && !out.Addrs[FamilyOf(a)].IsValid() {
 				out.Addrs[FamilyOf(a)] = a
 			}
+		}
+	}
+	cidrs := n.Spec.PodCIDRs
+	if len(cidrs) == 0 {
+		cidrs = []string{n.Spec.PodCIDR} // old objects have only the one
+	}
+	for _, text := range cidrs {
+		if p, err := parsePrefix(strings.TrimSpace(text)); err == nil && !out.PodCIDRs[FamilyOf(p.Addr())].IsValid() {
+			out.PodCIDRs[FamilyOf(p.Addr())] = p
 		}
 	}
 	return out
