@@ -43,6 +43,8 @@ type Config struct {
 	NodeName string
 	// Options of the table of each family; a family without options has no table.
 	Options map[nft.Family]nft.Options
+	// DetectLocal says which traffic is that of pods on this node.
+	DetectLocal DetectLocal
 	// NodePorts says on which of the node's addresses node ports are served.
 	NodePorts NodePorts
 	// NodeIPs lists this node's addresses until, and unless, a Node object tells.

@@ -21,19 +21,22 @@ import (
 // options are the flags of the commands that compile Services. Those that
 // kube-proxy has too are named and mean as there.
 type options struct {
-	kubeconfig        string
-	master            string
-	manifests         string
-	hostnameOverride  string
-	bindAddress       string
-	clusterCIDR       string
-	masqueradeAll     bool
-	masqueradeBit     uint8
-	nodePortAddresses []string
-	localNodePorts    bool
-	counters          bool
-	verbosity         int
-	logFormat         string
+	kubeconfig             string
+	master                 string
+	manifests              string
+	hostnameOverride       string
+	bindAddress            string
+	detectLocalMode        string
+	clusterCIDR            string
+	podBridgeInterface     string
+	podInterfaceNamePrefix string
+	masqueradeAll          bool
+	masqueradeBit          uint8
+	nodePortAddresses      []string
+	localNodePorts         bool
+	counters               bool
+	verbosity              int
+	logFormat              string
 }
 
 func (o *options) addFlags(f *pflag.FlagSet) {
@@ -42,7 +45,10 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.manifests, "manifests", "", "directory or file of Services, EndpointSlices and ServiceCIDRs, instead of a cluster")
 	f.StringVar(&o.hostnameOverride, "hostname-override", "", "name of this node, instead of the host's name")
 	f.StringVar(&o.bindAddress, "bind-address", "0.0.0.0", "this node's primary address, instead of the one in its Node; no socket is bound to it")
-	f.StringVar(&o.clusterCIDR, "cluster-cidr", "", "addresses of pods, one CIDR or one of each family: who is not in it is masqueraded on the way to a cluster IP")
+	f.StringVar(&o.detectLocalMode, "detect-local-mode", string(controller.LocalByClusterCIDR), "how pods of this node are known, who is none is masqueraded on the way to a cluster IP: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix")
+	f.StringVar(&o.clusterCIDR, "cluster-cidr", "", "for ClusterCIDR: addresses of pods, one CIDR or one of each family")
+	f.StringVar(&o.podBridgeInterface, "pod-bridge-interface", "", "for BridgeInterface: the bridge that pods are on")
+	f.StringVar(&o.podInterfaceNamePrefix, "pod-interface-name-prefix", "", "for InterfaceNamePrefix: how the names of pods' interfaces begin")
 	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "masquerade every connection to a cluster IP")
 	f.Uint8Var(&o.masqueradeBit, "iptables-masquerade-bit", nft.DefaultMasqueradeBit, "bit of the packet mark that asks for masquerading, 0 to 31")
 	f.StringSliceVar(&o.nodePortAddresses, "nodeport-addresses", nil, "where node ports are served: primary (the default), all, or CIDRs of this host's addresses")
@@ -74,8 +80,11 @@ func (o *options) config() (controller.Config, error) {
 	if o.masqueradeBit > 31 {
 		note(fmt.Errorf("--iptables-masquerade-bit: %d is not in 0-31", o.masqueradeBit))
 	}
-	pods, err := parseClusterCIDR(o.clusterCIDR)
+	c.DetectLocal, err = o.detectLocal()
 	note(err)
+	if err == nil && c.DetectLocal.Mode != controller.LocalByClusterCIDR {
+		note(fmt.Errorf("--detect-local-mode: the tables do not know %s yet, use %s", c.DetectLocal.Mode, controller.LocalByClusterCIDR))
+	}
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("%w\n%w", err, errUsage)
 	}
@@ -84,32 +93,12 @@ func (o *options) config() (controller.Config, error) {
 		c.Options[f] = nft.Options{
 			MasqueradeBit: o.masqueradeBit,
 			MasqueradeAll: o.masqueradeAll,
-			LocalPods:     nft.LocalPods{Prefix: pods[f]},
+			LocalPods:     nft.LocalPods{Prefix: c.DetectLocal.CIDR(f, nil)},
 			AllNodePorts:  c.NodePorts.All(f),
 			Counters:      o.counters,
 		}
 	}
 	return c, nil
-}
-
-// parseClusterCIDR reads one CIDR, or one of each family with a comma between.
-func parseClusterCIDR(s string) (map[nft.Family]netip.Prefix, error) {
-	pods := make(map[nft.Family]netip.Prefix)
-	if s == "" {
-		return pods, nil
-	}
-	for _, word := range strings.Split(s, ",") {
-		p, err := netip.ParsePrefix(strings.TrimSpace(word))
-		if err != nil {
-			return nil, fmt.Errorf("--cluster-cidr: %q is not a CIDR like 10.244.0.0/16", word)
-		}
-		f := nft.FamilyOf(p.Addr())
-		if pods[f].IsValid() {
-			return nil, fmt.Errorf("--cluster-cidr: %s and %s are of one family, give at most one of each", pods[f], p)
-		}
-		pods[f] = p.Masked()
-	}
-	return pods, nil
 }
 
 func (o *options) logger() (*slog.Logger, error) {
