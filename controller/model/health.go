@@ -11,7 +11,7 @@ import (
 
 // healthCheckNodePort reads where a load balancer asks whether this node has
 // endpoints (spec.healthCheckNodePort). It asks only about Services of the type
-// LoadBalancer with the external policy Local; the number may be a leftover else.
+// LoadBalancer with the external policy Local; on others the number is a leftover.
 func healthCheckNodePort(s *corev1.Service, p *problems) uint16 {
 	if s.Spec.Type != corev1.ServiceTypeLoadBalancer || s.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
 		return 0

@@ -102,6 +102,12 @@ func TestFromService(t *testing.T) {
 		}, base(func(s *Service) {
 			s.Ports = []ServicePort{{"b", UDP, 53, 0}, {"e", TCP, 53, 0}, {"f", SCTP, 9, 0}}
 		}), []string{"spec.ports[0].port: 0", "spec.ports[2].protocol", "spec.ports[3].port: 53 is there twice", "spec.ports[4].nodePort: 70000"}},
+		{"node port twice", func(s *corev1.Service) {
+			s.Spec.Ports = []corev1.ServicePort{{Name: "a", Port: 80, NodePort: 30080}, {Name: "b", Port: 81, NodePort: 30080},
+				{Name: "c", Port: 80, NodePort: 30080, Protocol: "UDP"}, {Name: "d", Port: 82}, {Name: "e", Port: 83}}
+		}, base(func(s *Service) {
+			s.Ports = []ServicePort{{"a", TCP, 80, 30080}, {"b", TCP, 81, 0}, {"c", UDP, 80, 30080}, {"d", TCP, 82, 0}, {"e", TCP, 83, 0}}
+		}), []string{"spec.ports[1].nodePort: 30080 is there twice"}},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -126,7 +127,7 @@ func FromService(s *corev1.Service) (*Service, error) {
 		out.Created = s.CreationTimestamp.Unix()
 	}
 	for i := range s.Spec.Ports {
-		if port, ok := servicePort(s, i, &p); ok {
+		if port, ok := servicePort(s, i, out.Ports, &p); ok {
 			out.Ports = append(out.Ports, port)
 		}
 	}
@@ -143,8 +144,9 @@ func external(s *corev1.Service) bool {
 	return len(s.Spec.ExternalIPs) > 0
 }
 
-// servicePort reads a port. A bad node port leaves the rest of the port good.
-func servicePort(s *corev1.Service, i int, p *problems) (ServicePort, bool) {
+// servicePort reads a port, which comes behind others. A bad node port leaves the
+// rest of the port good.
+func servicePort(s *corev1.Service, i int, others []ServicePort, p *problems) (ServicePort, bool) {
 	in := &s.Spec.Ports[i]
 	field := fmt.Sprintf("spec.ports[%d]", i)
 	protocol, err := ParseProtocol(in.Protocol)
@@ -168,10 +170,16 @@ func servicePort(s *corev1.Service, i int, p *problems) (ServicePort, bool) {
 	case s.Spec.Type != corev1.ServiceTypeNodePort && s.Spec.Type != corev1.ServiceTypeLoadBalancer:
 	case in.NodePort < 0 || in.NodePort > 65535:
 		p.add(field+".nodePort", fmt.Sprintf("%d is not in 1-65535", in.NodePort))
+	case in.NodePort != 0 && hasNodePort(others, protocol, uint16(in.NodePort)):
+		p.add(field+".nodePort", fmt.Sprintf("%d is there twice, the first of them counts", in.NodePort))
 	default:
 		port.NodePort = uint16(in.NodePort)
 	}
 	return port, true
+}
+
+func hasNodePort(ports []ServicePort, protocol Protocol, nodePort uint16) bool {
+	return slices.ContainsFunc(ports, func(p ServicePort) bool { return p.Protocol == protocol && p.NodePort == nodePort })
 }
 
 // clusterIPs finds the cluster IP of each family. Old objects have no clusterIPs
