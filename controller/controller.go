@@ -98,6 +98,7 @@ type table struct {
 	desired *compile.Table
 	resync  bool
 	adopted bool
+	warned  bool // that nothing is known of pods
 }
 
 // New returns a Controller; Run starts it.

@@ -35,19 +35,47 @@ type DetectLocal struct {
 	Interface string
 }
 
-// CIDR returns where pods are in a family by a mode that goes by addresses. It is
-// invalid if the mode goes by something else, or if nothing tells: node may be nil.
-// Then no traffic is known to be local, and none not to be, as in kube-proxy.
-func (d DetectLocal) CIDR(f nft.Family, node *model.Node) netip.Prefix {
+// Pods returns how packets of local pods are known in a family. Where nothing
+// tells, no traffic is known to be local, and none not to be, as in kube-proxy;
+// node may be nil.
+func (d DetectLocal) Pods(f nft.Family, node *model.Node) nft.LocalPods {
 	family := model.IPv4
 	if f == nft.IPv6 {
 		family = model.IPv6
 	}
 	switch {
 	case d.Mode == LocalByClusterCIDR:
-		return d.CIDRs[family]
+		return nft.LocalPods{Prefix: d.CIDRs[family]}
 	case d.Mode == LocalByNodeCIDR && node != nil:
-		return node.PodCIDRs[family]
+		return nft.LocalPods{Prefix: node.PodCIDRs[family]}
+	case d.Mode == LocalByBridge:
+		return nft.LocalPods{Interface: d.Interface}
+	case d.Mode == LocalByInterfacePrefix:
+		return nft.LocalPods{Interface: d.Interface + "*"}
 	}
-	return netip.Prefix{}
+	return nft.LocalPods{}
+}
+
+// setLocalPods follows the node's CIDRs of pods. The rules depend on them, so a
+// table with others is made anew; kube-proxy ends in this case, and waits for them
+// at its start. Until they come nobody is masqueraded.
+func (c *Controller) setLocalPods() {
+	if c.config.DetectLocal.Mode != LocalByNodeCIDR {
+		return
+	}
+	for _, t := range c.tables {
+		o := t.schema.Options
+		o.LocalPods = c.config.DetectLocal.Pods(t.schema.Family, c.node)
+		if !o.LocalPods.Known() && !t.warned {
+			c.log.Warn("the Node has no spec.podCIDRs of this family, so that nobody is masqueraded on the way to cluster IPs; "+
+				"set them, or use another --detect-local-mode", "family", t.schema.Family.String())
+		}
+		t.warned = !o.LocalPods.Known()
+		if o == t.schema.Options {
+			continue
+		}
+		next := nft.NewSchema(t.schema.Family, o).With(t.schema.Features)
+		next.Sizes = t.schema.Sizes
+		t.schema, t.resync = next, true
+	}
 }

@@ -51,6 +51,10 @@ func openKernel(t testing.TB, ns *netlab.Namespace) *kernel.Conn {
 // fromNothing compiles the state as a process would that starts now.
 func fromNothing(c *Controller, f nft.Family) *compile.Table {
 	fresh := compile.NewTable(f)
+	if c.node != nil {
+		fresh.SetNodeAddr(c.node.Addrs[fresh.Model()])
+	}
+	fresh.SetServiceCIDRs(c.state.ServiceCIDRs.Of(fresh.Model()))
 	for _, e := range c.state.Services() {
 		fresh.Set(e.Service, func(p *model.ServicePort) model.Selection {
 			return model.Select(e.Endpoints(nil, p, fresh.Model()), c.zone())

@@ -55,6 +55,12 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 	}
 	if !t.adopted {
 		t.desired.Adopt(have)
+		cidrs := c.state.ServiceCIDRs.Of(t.desired.Model())
+		if len(cidrs) == 0 {
+			// The source may have synced without: a cluster that had any still has.
+			cidrs = have.Ranges(nft.ServiceCIDRs)
+		}
+		t.desired.SetServiceCIDRs(cidrs)
 		c.setNodeIPs()
 	}
 	t.desired.Reserve(len(dirty))

@@ -57,11 +57,17 @@ func (c *Controller) merge(in changes) {
 			c.state.SetSlice(s)
 		}
 	}
+	changed := false
 	for name, s := range in.cidrs {
 		if s == nil {
-			c.state.ServiceCIDRs.Delete(name)
+			changed = c.state.ServiceCIDRs.Delete(name) || changed
 		} else {
-			c.state.ServiceCIDRs.Set(s)
+			changed = c.state.ServiceCIDRs.Set(s) || changed
+		}
+	}
+	if changed {
+		for _, t := range c.tables {
+			t.desired.SetServiceCIDRs(c.state.ServiceCIDRs.Of(t.desired.Model()))
 		}
 	}
 	if in.node != nil {
@@ -69,6 +75,7 @@ func (c *Controller) merge(in changes) {
 			c.state.MarkAll()
 		}
 		c.node = in.node
+		c.setLocalPods()
 		c.setNodeIPs()
 	}
 }

@@ -66,6 +66,15 @@ func (c *Contents) PutChain(chain Chain) {
 	c.Chains[chain] = struct{}{}
 }
 
+// Ranges lists the ranges in a set.
+func (c Contents) Ranges(set Set) []netip.Prefix {
+	var all []netip.Prefix
+	for k := range c.Elements[set] {
+		all = append(all, k.Range.Prefix())
+	}
+	return all
+}
+
 // Len is the number of elements.
 func (c Contents) Len() int {
 	n := 0

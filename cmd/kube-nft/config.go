@@ -82,9 +82,6 @@ func (o *options) config() (controller.Config, error) {
 	}
 	c.DetectLocal, err = o.detectLocal()
 	note(err)
-	if err == nil && c.DetectLocal.Mode != controller.LocalByClusterCIDR {
-		note(fmt.Errorf("--detect-local-mode: the tables do not know %s yet, use %s", c.DetectLocal.Mode, controller.LocalByClusterCIDR))
-	}
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("%w\n%w", err, errUsage)
 	}
@@ -93,7 +90,7 @@ func (o *options) config() (controller.Config, error) {
 		c.Options[f] = nft.Options{
 			MasqueradeBit: o.masqueradeBit,
 			MasqueradeAll: o.masqueradeAll,
-			LocalPods:     nft.LocalPods{Prefix: c.DetectLocal.CIDR(f, nil)},
+			LocalPods:     c.DetectLocal.Pods(f, nil),
 			AllNodePorts:  c.NodePorts.All(f),
 			Counters:      o.counters,
 		}

@@ -140,7 +140,9 @@ func TestClaims(t *testing.T) {
 		t.Errorf("%d frontends, want the cluster IPs alone", n)
 	}
 	table.Delete(clash.Name)
-	if d, _ := table.TakeDelta(); !slices.ContainsFunc(d.Add, func(e nft.Element) bool { return e.Set == nft.Services && e.Key.Port == 81 && e.Key.Addr.String() == "192.0.2.1" }) {
+	if d, _ := table.TakeDelta(); !slices.ContainsFunc(d.Add, func(e nft.Element) bool {
+		return e.Set == nft.Services && e.Key.Port == 81 && e.Key.Addr.String() == "192.0.2.1"
+	}) {
 		t.Errorf("the external IP has not come with the cluster IP gone: %v", d.Add)
 	}
 	table.Delete(sly.Name)
