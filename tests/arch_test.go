@@ -17,6 +17,7 @@ const module = "github.com/kube-nft/kube-nft/"
 var allowed = map[string][]string{
 	"nft":                  nil,
 	"nft/kernel":           {"nft"},
+	"nft/conntrack":        {"nft"},
 	"controller/model":     nil,
 	"controller/source":    nil,
 	"controller/compile":   {"controller/model", "nft"},
@@ -28,6 +29,7 @@ var allowed = map[string][]string{
 var forbidden = map[string][]string{
 	"nft":                  {"net/http", "k8s.io/", "github.com/mdlayher/netlink"},
 	"nft/kernel":           {"k8s.io/"},
+	"nft/conntrack":        {"k8s.io/"},
 	"controller/model":     {"k8s.io/client-go"},
 	"controller/compile":   {"k8s.io/client-go", "k8s.io/api/"},
 	"controller/localport": {"github.com/mdlayher/netlink", "k8s.io/client-go", "k8s.io/api/"},
