@@ -60,6 +60,9 @@ type Config struct {
 	// LocalPorts serves node ports on loopback. Nil is nobody.
 	LocalPorts LocalPorts
 	Logger     *slog.Logger
+	// Cleaner deletes UDP flows that a commit leaves stale; nil is none. Its Run is
+	// the caller's to start.
+	Cleaner *Cleaner
 	// Committed is called after each successful pass with what it changed. Nil is
 	// nobody.
 	Committed func(Commit)
@@ -85,6 +88,8 @@ type Controller struct {
 	state  *model.State
 	node   *model.Node
 	tables []*table
+	// touched are the UDP frontends that changed since the last commit, or may have.
+	touched map[nft.Family]frontends
 	// endpoints is room for those of one Service port.
 	endpoints []model.PortEndpoint
 	// untold are the Services that LocalPorts is to be told of.

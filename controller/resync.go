@@ -61,6 +61,7 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 			cidrs = have.Ranges(nft.ServiceCIDRs)
 		}
 		t.desired.SetServiceCIDRs(cidrs)
+		c.touchAdopted(t.desired, have)
 		c.setNodeIPs()
 	}
 	t.desired.Reserve(len(dirty))

@@ -37,6 +37,7 @@ func (c *Controller) pass(ctx context.Context) error {
 		return err
 	}
 	c.tellLocalPorts()
+	c.checkFlows()
 	c.report(start, done)
 	return nil
 }
@@ -153,6 +154,7 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 // compile brings one Service into a table.
 func (c *Controller) compile(t *compile.Table, e *model.Entry) {
 	c.noteLocalPorts(e)
+	defer c.touch(t, e.Name)()
 	if e.Service == nil {
 		t.Delete(e.Name)
 		return
