@@ -16,6 +16,8 @@ var elsewhere = map[string]string{
 	"A2.11": "tests/apiserver, TestSync",
 	"A3.7":  "controller/model, TestFromService",
 	"A3.13": "tests/e2e, TestKill and TestPolicyFlips",
+	"A4.7":  "nft/conntrack, TestPersist",
+	"A4.8":  "nft/kernel, TestGolden: there is no such rule",
 }
 
 // TestBehaviour keeps docs/behaviour.md and the tests in step: a row that tests

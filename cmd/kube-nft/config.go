@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/controller/source"
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/conntrack"
 )
 
 // options are the flags of the commands that compile Services. Those that
@@ -37,6 +39,7 @@ type options struct {
 	counters               bool
 	verbosity              int
 	logFormat              string
+	limits                 conntrack.Limits
 }
 
 func (o *options) addFlags(f *pflag.FlagSet) {
@@ -58,6 +61,19 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.counters, "counters", true, "count new connections of each frontend")
 	f.IntVarP(&o.verbosity, "v", "v", 0, "log level; from 2 on every commit is logged")
 	f.StringVar(&o.logFormat, "logging-format", "text", "text or json")
+	o.addConntrackFlags(f)
+}
+
+// addConntrackFlags adds the flags about kernel parameters; only run sets them.
+func (o *options) addConntrackFlags(f *pflag.FlagSet) {
+	l := &o.limits
+	f.IntVar(&l.MaxPerCore, "conntrack-max-per-core", 32768, "connections that the kernel may track for each CPU; 0 leaves the limit as it is")
+	f.IntVar(&l.Min, "conntrack-min", 131072, "connections that the kernel may track at least, whatever the number of CPUs")
+	f.DurationVar(&l.TCPEstablished, "conntrack-tcp-timeout-established", 24*time.Hour, "timeout of idle established TCP connections; 0 leaves it as it is")
+	f.DurationVar(&l.TCPCloseWait, "conntrack-tcp-timeout-close-wait", time.Hour, "timeout of TCP connections that one side has closed; 0 leaves it as it is")
+	f.BoolVar(&l.TCPBeLiberal, "conntrack-tcp-be-liberal", false, "let packets outside of the TCP window pass as valid")
+	f.DurationVar(&l.UDP, "conntrack-udp-timeout", 0, "timeout of idle UDP flows that nobody answered; 0 leaves it as it is")
+	f.DurationVar(&l.UDPStream, "conntrack-udp-timeout-stream", 0, "timeout of idle UDP flows that were answered; 0 leaves it as it is")
 }
 
 // config checks the flags and returns what they mean; every problem is reported
@@ -79,6 +95,14 @@ func (o *options) config() (controller.Config, error) {
 	}
 	if o.masqueradeBit > 31 {
 		note(fmt.Errorf("--iptables-masquerade-bit: %d is not in 0-31", o.masqueradeBit))
+	}
+	if o.limits.MaxPerCore < 0 || o.limits.Min < 0 {
+		note(errors.New("--conntrack-max-per-core and --conntrack-min: not below 0"))
+	}
+	for _, d := range []time.Duration{o.limits.TCPEstablished, o.limits.TCPCloseWait, o.limits.UDP, o.limits.UDPStream} {
+		if d < 0 {
+			note(fmt.Errorf("conntrack timeouts: %v is below 0", d))
+		}
 	}
 	c.DetectLocal, err = o.detectLocal()
 	note(err)

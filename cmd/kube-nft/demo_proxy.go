@@ -32,7 +32,8 @@ type proxy struct {
 // ends by itself, cancel is called with the reason.
 func startProxy(n *netlab.Namespace, manifests string, cancel context.CancelCauseFunc, note func(string)) (*proxy, error) {
 	cmd := n.Command(context.Background(), "/proc/self/exe", "run", "--manifests", manifests,
-		"--hostname-override", nodeName, "--cluster-cidr", podCIDRs, "--logging-format", "json", "-v", "2")
+		"--hostname-override", nodeName, "--cluster-cidr", podCIDRs, "--logging-format", "json", "-v", "2",
+		"--conntrack-max-per-core", "0") // a limit of the whole machine's
 	p := &proxy{cmd: cmd, log: &proxyLog{note: note}, asked: make(chan struct{}), ended: make(chan struct{})}
 	cmd.Stderr = p.log
 	if err := cmd.Start(); err != nil {

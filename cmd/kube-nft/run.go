@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 	"github.com/kube-nft/kube-nft/controller"
 	"github.com/kube-nft/kube-nft/controller/localport"
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/conntrack"
 	"github.com/kube-nft/kube-nft/nft/kernel"
 )
 
@@ -61,6 +63,12 @@ func serve(ctx context.Context, o *options) error {
 		config.LocalPorts = relay
 	}
 	log.Info("starting", "version", version(), "node", config.NodeName, "families", len(config.Options))
+	o.limits.Apply("/", log) // conntrack is loaded by now, and with it they are there
+	var stop func()
+	if config.Cleaner, stop, err = startCleaner(ctx, config); err != nil {
+		return err
+	}
+	defer stop()
 	start, first := time.Now(), true
 	config.Committed = func(c controller.Commit) {
 		if first {
@@ -72,6 +80,23 @@ func serve(ctx context.Context, o *options) error {
 	err = controller.New(config, conn).Run(ctx, src)
 	log.Info("stopped; what is programmed stays, `kube-nft cleanup` removes it")
 	return err
+}
+
+// startCleaner starts what deletes stale UDP flows; stop ends it.
+func startCleaner(ctx context.Context, config controller.Config) (cleaner *controller.Cleaner, stop func(), err error) {
+	conn, err := conntrack.Open(conntrack.Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	cleaner = controller.NewCleaner(conn, config.LocalAddrs, config.Logger)
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { cleaner.Run(ctx) })
+	return cleaner, func() {
+		cancel()
+		running.Wait()
+		conn.Close()
+	}, nil
 }
 
 // explainPermission names the mend for want of privileges.

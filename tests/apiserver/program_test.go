@@ -59,6 +59,7 @@ func (s *site) runAgent() *program {
 		"--kubeconfig", s.api.Kubeconfig(user.Name),
 		"--hostname-override", nodeName,
 		"--cluster-cidr", clusterCIDR,
+		"--conntrack-max-per-core", "0", // that is the machine's
 		"--logging-format", "json", "--v", "2")
 }
 

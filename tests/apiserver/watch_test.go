@@ -154,7 +154,7 @@ func TestWire(t *testing.T) {
 	web := s.createService("web", 1)
 	tap := s.newTap()
 	agent := s.start(os.Getenv(programEnv), "run", "--kubeconfig", tap.kubeconfig,
-		"--hostname-override", nodeName, "--logging-format", "json", "--v", "2")
+		"--hostname-override", nodeName, "--conntrack-max-per-core", "0", "--logging-format", "json", "--v", "2")
 	agent.awaitProgrammed()
 	s.answers(s.client, "tcp", web.at(false), "pod-1")
 	s.setEndpoints("web", false, 2)

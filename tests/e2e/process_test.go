@@ -44,7 +44,8 @@ func (o *output) String() string {
 // is killed when the test ends, and its log shown if the test failed.
 func startProxy(t *testing.T, n *netlab.Namespace, manifests string, flags ...string) *process {
 	t.Helper()
-	args := append([]string{"run", "--manifests", manifests, "--hostname-override", "node-0", "--v", "2"}, flags...)
+	args := append([]string{"run", "--manifests", manifests, "--hostname-override", "node-0", "--v", "2",
+		"--conntrack-max-per-core", "0"}, flags...) // that is the machine's
 	return startProcess(t, n.Command(t.Context(), program(t), args...))
 }
 
