@@ -147,18 +147,31 @@ func (s *Schema) learnChains() []RuleChain {
 		common.Rules = append(common.Rules,
 			// meta l4proto tcp ct original ip daddr . meta l4proto . ct original proto-dst vmap @KUBE-LEARN
 			rule(proto(p), vmapOriginal(s.Family, LearnServices)),
-			// meta l4proto tcp meta l4proto . ct original proto-dst vmap @KUBE-LEARN-NODEPORTS
-			rule(proto(p), vmapOriginal(s.Family, LearnNodePorts)))
+			// ct original ip daddr @KUBE-NODE-IP meta l4proto tcp meta l4proto . ct original proto-dst vmap @KUBE-LEARN-NODEPORTS
+			rule(s.wasToNode(), proto(p), vmapOriginal(s.Family, LearnNodePorts)))
 	}
 	at := func(hook string, base *Hook) RuleChain {
 		return RuleChain{Name: chainLearn + "-" + hook, Base: base, Rules: []Rule{
-			// ct state != new accept
-			rule(notNew(), accept()),
+			// Once conntrack has confirmed a connection, its other packets say nothing
+			// new, though it is called so until it is answered; and its endpoint may
+			// have left meanwhile: ct status confirmed accept
+			rule(confirmed(), accept()),
 			// ct status dnat jump KUBE-LEARN
 			rule(translated(), jump(chainLearn)),
 		}}
 	}
 	return []RuleChain{common, at("INPUT", &learnInput), at("POSTROUTING", &learnPostrouting)}
+}
+
+// wasToNode matches connections that may have come to a node port: an address of
+// Services may have the same number for another port. If node ports are on every
+// address of this host, the kernel cannot be asked any more whether the original
+// destination was one; at least it was no ClusterIP.
+func (s *Schema) wasToNode() clause {
+	if s.Options.AllNodePorts {
+		return originalIn(s.Family, " != ", ClusterIPs)
+	}
+	return originalIn(s.Family, " ", NodeIPs)
 }
 
 // affinityName splits the name of a chain or map that a Service port owns.
@@ -219,6 +232,14 @@ func vmapOriginal(f Family, s Set) clause {
 	c.text = strings.Join(words, " . ") + " vmap @" + s.String()
 	c.code = append(c.code, &expr.Lookup{SourceRegister: firstReg, SetName: s.String(), IsDestRegSet: true})
 	return c
+}
+
+// originalIn matches connections by the address that the client used.
+func originalIn(f Family, op string, set Set) clause {
+	return clause{"ct original " + f.String() + " daddr" + op + "@" + set.String(), []expr.Any{
+		loadOriginal(ctDaddr(f), firstReg),
+		&expr.Lookup{SourceRegister: firstReg, SetName: set.String(), Invert: op != " "},
+	}}
 }
 
 // remember notes where a client was sent, or that it came again.

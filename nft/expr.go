@@ -223,12 +223,22 @@ func notNew() clause {
 	}}
 }
 
-// translated matches connections whose destination was translated; 1<<5 is
-// IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).
-func translated() clause {
-	return clause{"ct status dnat", []expr.Any{
+// Bits of a connection's status (linux/netfilter/nf_conntrack_common.h).
+const (
+	statusConfirmed = 1 << 3 // IPS_CONFIRMED
+	statusDNAT      = 1 << 5 // IPS_DST_NAT
+)
+
+// translated matches connections whose destination was translated.
+func translated() clause { return status("dnat", statusDNAT) }
+
+// confirmed matches all packets of a connection but its first one.
+func confirmed() clause { return status("confirmed", statusConfirmed) }
+
+func status(word string, bit uint32) clause {
+	return clause{"ct status " + word, []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: firstReg},
-		&expr.Bitwise{SourceRegister: firstReg, DestRegister: firstReg, Len: 4, Mask: native(1 << 5), Xor: native(0)},
+		&expr.Bitwise{SourceRegister: firstReg, DestRegister: firstReg, Len: 4, Mask: native(bit), Xor: native(0)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: firstReg, Data: native(0)},
 	}}
 }

@@ -32,6 +32,9 @@ func (h *host) ask(network string, dst netip.AddrPort, timeout time.Duration) (n
 	if network == "udp" {
 		opts = append(opts, netlab.FromPort(h.fresh()))
 	}
+	if h.bound {
+		opts = append(opts, netlab.From(h.addrs[familyOf(dst)]))
+	}
 	return h.Ask(context.Background(), network, dst, opts...)
 }
 

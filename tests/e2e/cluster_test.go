@@ -63,6 +63,8 @@ type host struct {
 	// via is the node's address on the way to the host: what it sees of
 	// a connection that is masqueraded.
 	via [2]netip.Addr
+	// bound says that it asks from its own addresses, of several in its namespace.
+	bound bool
 }
 
 // at returns a port of the host in a family.
@@ -95,9 +97,9 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	l := netlab.NewT(t)
 	c := &cluster{T: l, manifests: manifestDir(t)}
-	c.client = &host{l.Namespace("client"), both("192.168.1.%d", "fd00:1::%d", 2), outside}
+	c.client = &host{Namespace: l.Namespace("client"), addrs: both("192.168.1.%d", "fd00:1::%d", 2), via: outside}
 	c.node = &host{Namespace: l.Namespace("node"), addrs: outside, via: outside}
-	c.node1 = &host{l.Namespace("node1"), peer, inside}
+	c.node1 = &host{Namespace: l.Namespace("node1"), addrs: peer, via: inside}
 	for _, n := range []*host{c.node, c.node1} {
 		l.Must(
 			n.Sysctl("net.ipv4.conf.all.send_redirects", "0"),
@@ -144,7 +146,7 @@ func narrow(addrs [2]netip.Addr) []netip.Prefix {
 
 // pod makes a pod on a node, at the end of a routed veth pair, and its servers.
 func (c *cluster) pod(name string, node *host, gateway, via, addrs [2]netip.Addr) *host {
-	p, veth := &host{c.Namespace(name), addrs, via}, "pod-"+name
+	p, veth := &host{Namespace: c.Namespace(name), addrs: addrs, via: via}, "pod-"+name
 	c.Must(
 		netlab.Link(node.Namespace, veth, p.Namespace, "eth0"),
 		node.Addr(veth, narrow(gateway)...),

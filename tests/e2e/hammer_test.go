@@ -202,7 +202,7 @@ func (c *cluster) backends(t *testing.T, n int) (all []*host) {
 	)
 	var prefixes []netip.Prefix
 	for i := range n {
-		h := &host{c.a.Namespace, both("10.128.0.%d", "fd00:10:128::1:%d", 128+i), gateway}
+		h := &host{Namespace: c.a.Namespace, addrs: both("10.128.0.%d", "fd00:10:128::1:%d", 128+i), via: gateway}
 		prefixes = append(prefixes, narrow(h.addrs)...)
 		all = append(all, h)
 	}
