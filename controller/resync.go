@@ -170,6 +170,7 @@ var errNoRoom = errors.New("no room for old and new elements")
 func (c *Controller) converge(ctx context.Context, t *table, used []nft.Chain, have nft.Contents, done *Commit) error {
 	step := &convergence{c: c, t: t, done: done, held: have.Counts()}
 	chains := slices.Collect(maps.Keys(have.Chains))
+	remembers := len(have.Affinities) > 0 // the comparison uses have up
 	step.diff = nft.NewDiff(have)
 	// Features come before what needs them, and go after it.
 	features := t.desired.Features()
@@ -202,8 +203,8 @@ func (c *Controller) converge(ctx context.Context, t *table, used []nft.Chain, h
 	}
 	step.flush(ctx)
 	step.clear(ctx)
-	if len(have.Affinities) > 0 {
-		step.commit(ctx, nft.Delta{Keep: keep})
+	if remembers {
+		step.forget(ctx, keep)
 	}
 	step.adapt(ctx, features)
 	return step.err
@@ -275,6 +276,19 @@ func (s *convergence) clear(ctx context.Context) {
 		s.commit(ctx, nft.Delta{Delete: part})
 	}
 	s.commit(ctx, nft.Delta{Affinities: s.diff.Delta.Affinities})
+}
+
+// forget forgets clients of endpoints that left while nobody watched. Mostly there
+// are none, and nothing is written.
+func (s *convergence) forget(ctx context.Context, keep []nft.Keep) {
+	s.wait()
+	if s.err != nil {
+		return
+	}
+	err := s.c.kernel.Apply(ctx, nft.Change{Schema: s.t.schema, Delta: nft.Delta{Keep: keep}})
+	if err != nil {
+		s.err = fmt.Errorf("forget clients: %w", err)
+	}
 }
 
 // commit starts a transaction, unless there was an error.

@@ -181,8 +181,11 @@ func (d *Delta) Count(n *Counts) {
 type Diff struct {
 	// Delta grows with each difference found. The caller may take it at any time
 	// between two calls and leave an empty one.
-	Delta Delta
-	have  Contents
+	Delta  Delta
+	have   Contents
+	narrow []AffinityChange // what Service ports lose when nothing leads to it any more
+	// The ranges in have, by the rest of their key, of sets that were asked for.
+	ranges map[Set]map[Key][]Range
 }
 
 // NewDiff starts a comparison with what a table holds; have is used up by it.
@@ -198,7 +201,34 @@ func (d *Diff) Want(e Element) {
 		}
 		d.Delta.Delete = append(d.Delta.Delete, Element{e.Set, e.Key, v})
 	}
+	if e.Set.Ranged() {
+		d.replaceRanges(e)
+	}
 	d.Delta.Add = append(d.Delta.Add, e)
+}
+
+// replaceRanges deletes the ranges that a new one overlaps: the kernel does not
+// take it beside them. None of them is wanted, because wanted ranges are disjoint.
+func (d *Diff) replaceRanges(e Element) {
+	of := func(k Key) Key { k.Range = Range{}; return k }
+	if _, indexed := d.ranges[e.Set]; !indexed {
+		all := make(map[Key][]Range)
+		for k := range d.have.Elements[e.Set] {
+			all[of(k)] = append(all[of(k)], k.Range)
+		}
+		if d.ranges == nil {
+			d.ranges = make(map[Set]map[Key][]Range)
+		}
+		d.ranges[e.Set] = all
+	}
+	for _, r := range d.ranges[e.Set][of(e.Key)] {
+		old := Element{Set: e.Set, Key: e.Key}
+		old.Key.Range = r
+		if _, there := d.have.Elements[e.Set][old.Key]; there && r.Prefix().Overlaps(e.Key.Range.Prefix()) {
+			delete(d.have.Elements[e.Set], old.Key)
+			d.Delta.Delete = append(d.Delta.Delete, old)
+		}
+	}
 }
 
 // WantChain says that the table should hold the chain.
@@ -213,12 +243,19 @@ func (d *Diff) WantChain(c Chain) {
 	d.Delta.Chains = append(d.Delta.Chains, c)
 }
 
-// WantAffinity says that a Service port should own what it says.
+// WantAffinity says that a Service port should own what it says. What it owns
+// beside that goes with the rest, since elements still lead to it.
 func (d *Diff) WantAffinity(a Affinity) {
 	was := d.have.Affinities[a.Port]
 	delete(d.have.Affinities, a.Port)
-	if was != a {
-		d.Delta.Affinities = append(d.Delta.Affinities, AffinityChange{was, a})
+	wide := a
+	wide.Ways |= was.Ways
+	wide.Local = a.Local || was.Local
+	if was != wide {
+		d.Delta.Affinities = append(d.Delta.Affinities, AffinityChange{was, wide})
+	}
+	if wide != a {
+		d.narrow = append(d.narrow, AffinityChange{wide, a})
 	}
 }
 
@@ -226,6 +263,8 @@ func (d *Diff) WantAffinity(a Affinity) {
 // Service ports own. Chains stay.
 func (d *Diff) Rest() {
 	d.Delta.Delete = append(d.Delta.Delete, d.have.Sorted()...)
+	d.Delta.Affinities = append(d.Delta.Affinities, d.narrow...)
+	d.narrow = nil
 	for _, a := range d.have.Affinities {
 		d.Delta.Affinities = append(d.Delta.Affinities, AffinityChange{Was: a})
 	}

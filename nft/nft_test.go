@@ -4,6 +4,7 @@ package nft
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -150,5 +151,71 @@ add element ip kube-nft KUBE-SEP { 10.96.0.1 . tcp . 80 . 1 : 10.0.0.3 . 1 }
 `
 	if script.String() != want {
 		t.Errorf("delta:\n%s\nwant:\n%s", script.String(), want)
+	}
+}
+
+// TestDiffRanges: a new range takes away those that it overlaps, and no others, in
+// the same delta: the kernel would not take it beside them.
+func TestDiffRanges(t *testing.T) {
+	element := func(addr, prefix string) Element {
+		return Element{Set: SourceRanges, Key: Key{
+			Addr: netip.MustParseAddr(addr), Proto: TCP, Port: 80, Range: RangeOf(netip.MustParsePrefix(prefix)),
+		}}
+	}
+	var have Contents
+	for _, e := range []Element{
+		element("192.0.2.1", "10.0.0.0/16"), element("192.0.2.1", "10.1.0.0/16"), element("192.0.2.1", "10.2.0.0/15"),
+		element("192.0.2.2", "10.0.0.0/16"),
+	} {
+		have.Put(e)
+	}
+	d := NewDiff(have)
+	d.Want(element("192.0.2.1", "10.2.1.0/24"))
+	d.Want(element("192.0.2.1", "10.0.0.0/15"))
+	slices.SortFunc(d.Delta.Delete, Element.Compare)
+	want := []Element{
+		element("192.0.2.1", "10.0.0.0/16"), element("192.0.2.1", "10.1.0.0/16"), element("192.0.2.1", "10.2.0.0/15"),
+	}
+	if !slices.Equal(d.Delta.Delete, want) {
+		t.Errorf("deleted %v, want %v", d.Delta.Delete, want)
+	}
+	d.Delta = Delta{}
+	d.Rest()
+	if want := []Element{element("192.0.2.2", "10.0.0.0/16")}; !slices.Equal(d.Delta.Delete, want) {
+		t.Errorf("the rest is %v, want %v", d.Delta.Delete, want)
+	}
+}
+
+// TestDiffAffinity: what a Service port loses goes with the rest.
+func TestDiffAffinity(t *testing.T) {
+	web := Affinity{Port: PortOf("default/web/tcp"), Proto: TCP, Timeout: 10}
+	was, is, wide := web, web, web
+	was.Ways = was.Ways.With(AffinityExternal)
+	is.Ways = is.Ways.With(AffinityLocal)
+	is.Local, is.Timeout = true, 20
+	wide.Ways = is.Ways.With(AffinityExternal)
+	wide.Local, wide.Timeout = true, 20
+	for _, c := range []struct {
+		was, is     Affinity
+		first, last []AffinityChange
+	}{
+		{was, was, nil, nil},
+		{Affinity{}, was, []AffinityChange{{Is: was}}, nil},
+		{was, is, []AffinityChange{{was, wide}}, []AffinityChange{{wide, is}}},
+		{wide, is, nil, []AffinityChange{{wide, is}}},
+		{was, wide, []AffinityChange{{was, wide}}, nil},
+	} {
+		var have Contents
+		if c.was != (Affinity{}) {
+			have.PutAffinity(c.was)
+		}
+		d := NewDiff(have)
+		d.WantAffinity(c.is)
+		first := d.Delta.Affinities
+		d.Delta = Delta{}
+		d.Rest()
+		if last := d.Delta.Affinities; !slices.Equal(first, c.first) || !slices.Equal(last, c.last) {
+			t.Errorf("from %+v to %+v: first %+v, then %+v", c.was, c.is, first, last)
+		}
 	}
 }

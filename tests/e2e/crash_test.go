@@ -294,13 +294,14 @@ func (c *cluster) restartsQuietly(t *testing.T, flags ...string) {
 	}
 }
 
-// withoutCounters takes the values of counters out of a ruleset.
+// withoutCounters takes the values of counters out of a ruleset, and how long
+// elements will be there.
 func withoutCounters(ruleset string) string {
 	var words []string
 	fields := strings.Fields(ruleset)
 	for i := 0; i < len(fields); i++ {
 		words = append(words, fields[i])
-		if (fields[i] == "packets" || fields[i] == "bytes") && i+1 < len(fields) {
+		if (fields[i] == "packets" || fields[i] == "bytes" || fields[i] == "expires") && i+1 < len(fields) {
 			i++
 		}
 	}
