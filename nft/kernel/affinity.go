@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -218,12 +219,22 @@ func keepers(keep nft.Keep, index int, next func(entry) (entry, bool)) func(entr
 	}
 }
 
+// edit appends edits. An entry may have expired since it was read, and to delete
+// what is not there fails the whole transaction: so each one that goes is added
+// before, which does nothing if it is there. Those that go first make room for it.
 func (b *batch) edit(f nft.Family, edits []edit) {
 	for _, e := range edits {
-		b.entries(unix.NFT_MSG_DELSETELEM, f, e.name, e.gone)
+		slices.SortFunc(e.gone, func(x, y entry) int { return cmp.Compare(y.expires, x.expires) })
+		for part := range slices.Chunk(e.gone, atATime) {
+			b.entries(unix.NFT_MSG_NEWSETELEM, f, e.name, part)
+			b.entries(unix.NFT_MSG_DELSETELEM, f, e.name, part)
+		}
 		b.entries(unix.NFT_MSG_NEWSETELEM, f, e.name, e.new)
 	}
 }
+
+// atATime is how many entries are added before they are deleted.
+const atATime = 500
 
 // forgetLate forgets once more, for connections that were under way while the
 // transaction was: they may have been noted under an endpoint that has left.
@@ -249,14 +260,15 @@ func (c *Conn) forgetLate(changes []nft.Change) error {
 }
 
 // maxExpired is how often a transaction is tried that deletes entries which may
-// expire on their own before it is through.
+// change on their own before it is through.
 const maxExpired = 5
 
-// retryExpired repeats what fails because something to be deleted was not there.
+// retryExpired repeats what fails because an entry expired in the meantime, and
+// there was no room for it (ENFILE) or the client was sent elsewhere (EBUSY).
 func (c *Conn) retryExpired(do func() error) error {
 	for try := 1; ; try++ {
 		err := do()
-		if err == nil || !errors.Is(err, unix.ENOENT) || try == maxExpired {
+		if err == nil || !errors.Is(err, unix.ENFILE) && !errors.Is(err, unix.EBUSY) || try == maxExpired {
 			return err
 		}
 	}
