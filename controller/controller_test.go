@@ -349,7 +349,12 @@ func TestParseNodePorts(t *testing.T) {
 		{[]string{"203.0.113.0/24"}, false, true, []string{"203.0.113.7", "203.0.113.8"}, nil},
 		{[]string{"203.0.113.8/32", "2001:db8::/32"}, false, false, []string{"203.0.113.8", "2001:db8::7"}, nil},
 		{[]string{"127.0.0.0/8", "::1/128"}, false, false, nil, nil},
-		{[]string{"primary", "10.0.0.0/8", "x"}, false, false, nil, []string{`"primary" cannot`, `"x" is neither`}},
+		{[]string{"localhost"}, false, false, nil, nil},
+		{[]string{"primary", "203.0.113.0/24"}, false, false, []string{"203.0.113.7", "2001:db8::7", "203.0.113.8"}, nil},
+		{[]string{"primary", "localhost"}, false, false, []string{"203.0.113.7", "2001:db8::7"}, nil},
+		{[]string{"primary", "::/0"}, false, true, []string{"203.0.113.7", "2001:db8::7"}, nil},
+		{[]string{"localhost", "all"}, true, true, nil, nil},
+		{[]string{"primary", "primary", "x"}, false, false, nil, []string{`"primary" is there twice`, `"x" is neither`}},
 	}
 	local := []netip.Addr{}
 	for _, s := range []string{"127.0.0.1", "203.0.113.7", "203.0.113.8", "::1", "2001:db8::7"} {

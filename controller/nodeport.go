@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/kube-nft/kube-nft/controller/model"
@@ -18,28 +19,39 @@ import (
 type NodePorts struct {
 	// Everywhere serves on every local address but loopback.
 	Everywhere bool
+	// Primary serves on the node's primary addresses beside those in CIDRs.
+	Primary bool
 	// CIDRs serve on the local addresses in any of them. A family without a CIDR
-	// is served everywhere, as in kube-proxy.
+	// is served everywhere, as in kube-proxy, unless Primary asks for less.
 	CIDRs []netip.Prefix
 }
 
-// ParseNodePorts reads the words of --nodeport-addresses: `primary`, `all`, or
-// CIDRs, of which one of length 0 means all. Every problem is reported at once.
+// ParseNodePorts reads the words of --nodeport-addresses: `primary`, `localhost`,
+// `all`, and CIDRs, of which one of length 0 means all of its family. Every problem
+// is reported at once.
 func ParseNodePorts(words []string) (NodePorts, error) {
 	var n NodePorts
 	var errs []error
+	seen := make(map[string]bool)
 	for _, w := range words {
-		switch w = strings.TrimSpace(w); w {
-		case "primary", "all":
-			if len(words) > 1 {
-				errs = append(errs, fmt.Errorf("%q cannot be combined with other node port addresses", w))
-			}
-			n.Everywhere = w == "all"
+		if w = strings.TrimSpace(w); seen[w] {
+			errs = append(errs, fmt.Errorf("%q is there twice", w))
+		}
+		seen[w] = true
+		switch w {
+		case "primary":
+			n.Primary = true
+			continue
+		case "all":
+			n.Everywhere = true
+			continue
+		case "localhost":
+			n.CIDRs = append(n.CIDRs, loopback4, loopback6)
 			continue
 		}
 		p, err := netip.ParsePrefix(w)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("node port address %q is neither `primary`, `all`, nor a CIDR like 192.0.2.0/24", w))
+			errs = append(errs, fmt.Errorf("node port address %q is neither `primary`, `localhost`, `all`, nor a CIDR like 192.0.2.0/24", w))
 			continue
 		}
 		n.CIDRs = append(n.CIDRs, p.Masked())
@@ -47,22 +59,18 @@ func ParseNodePorts(words []string) (NodePorts, error) {
 	return n, errors.Join(errs...)
 }
 
+var (
+	loopback4 = netip.MustParsePrefix("127.0.0.0/8")
+	loopback6 = netip.MustParsePrefix("::1/128")
+)
+
 // All reports whether node ports of a family are served on all addresses.
 func (n NodePorts) All(f nft.Family) bool {
-	if n.Everywhere {
+	if n.Everywhere || n.hasZero(f) {
 		return true
 	}
-	other := false
-	for _, p := range n.CIDRs {
-		if nft.FamilyOf(p.Addr()) == f {
-			if p.Bits() == 0 {
-				return true
-			}
-			return n.hasZero(f)
-		}
-		other = true
-	}
-	return other
+	here := func(p netip.Prefix) bool { return nft.FamilyOf(p.Addr()) == f }
+	return len(n.CIDRs) > 0 && !n.Primary && !slices.ContainsFunc(n.CIDRs, here)
 }
 
 func (n NodePorts) hasZero(f nft.Family) bool {
@@ -78,17 +86,16 @@ func (n NodePorts) hasZero(f nft.Family) bool {
 // node and those of the host.
 func (n NodePorts) Addrs(node *model.Node, local []netip.Addr) []netip.Addr {
 	var addrs []netip.Addr
-	if len(n.CIDRs) == 0 {
+	if len(n.CIDRs) == 0 || n.Primary {
 		for _, a := range node.Addrs {
 			if a.IsValid() && !a.IsLoopback() {
 				addrs = append(addrs, a)
 			}
 		}
-		return addrs
 	}
 	for _, a := range local {
 		for _, p := range n.CIDRs {
-			if p.Contains(a) && !a.IsLoopback() {
+			if p.Contains(a) && !a.IsLoopback() && !slices.Contains(addrs, a) {
 				addrs = append(addrs, a)
 				break
 			}

@@ -54,7 +54,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.podInterfaceNamePrefix, "pod-interface-name-prefix", "", "for InterfaceNamePrefix: how the names of pods' interfaces begin")
 	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "masquerade every connection to a cluster IP")
 	f.Uint8Var(&o.masqueradeBit, "iptables-masquerade-bit", nft.DefaultMasqueradeBit, "bit of the packet mark that asks for masquerading, 0 to 31")
-	f.StringSliceVar(&o.nodePortAddresses, "nodeport-addresses", nil, "where node ports are served: primary (the default), all, or CIDRs of this host's addresses")
+	f.StringSliceVar(&o.nodePortAddresses, "nodeport-addresses", nil, "where node ports are served: primary (the default), all, localhost (with --localhost-nodeports), CIDRs of this host's addresses, or several of them")
 	const localNodePorts = "serve TCP and UDP node ports on 127.0.0.1 and ::1 too, by relaying connections: they end with kube-nft, and endpoints see the node; no sysctl is set"
 	f.BoolVar(&o.localNodePorts, "localhost-nodeports", false, localNodePorts)
 	f.BoolVar(&o.localNodePorts, "iptables-localhost-nodeports", false, "the same as --localhost-nodeports; unlike in kube-proxy it is off unless it is given")
