@@ -231,16 +231,35 @@ func TestBackoff(t *testing.T) {
 	}
 	f.mu.Unlock()
 	c.queue.Synced()
-	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); {
+	begin := time.Now()
+	eventually(t, func() error {
 		deliver(c.queue, 0)
-	}
+		if f.asked() < 3 {
+			return errors.New("no second retry")
+		}
+		return nil
+	})
+	n := f.asked()
+	took := time.Since(begin)
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	// At once, and after 50, 100 and 200 ms.
-	if n := len(f.calls); n < 2 || n > 4 {
-		t.Errorf("the kernel was asked %d times in 200 ms: %v", n, f.calls[:min(n, 20)])
+	// At once, and 50, 100, 200… ms after one another.
+	most := 1
+	for wait := firstRetry; took >= wait; wait *= 2 {
+		took -= wait
+		most++
 	}
+	if n > most {
+		t.Errorf("the kernel was asked %d times where %d would do: %v", n, most, f.calls[:min(n, 20)])
+	}
+}
+
+// asked is how often anything was asked of the kernel.
+func (f *fake) asked() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.calls)
 }
 
 // TestDrift: what others change is put right, and said.
@@ -249,7 +268,7 @@ func TestDrift(t *testing.T) {
 	c, log, stop := started(t, f)
 	deliver(c.queue, 0)
 	c.queue.Synced()
-	eventually(t, func() error { return f.has("default/kubernetes") })
+	eventually(t, func() error { return f.has("KUBE-CLUSTER-IP") }) // which come last
 	want := f.facts()
 	f.mu.Lock()
 	f.table.Elements[nft.Services] = nil
