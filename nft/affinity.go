@@ -27,6 +27,13 @@ func (p Port) String() string {
 	return p.handle.Value()
 }
 
+// Split returns the parts of the name; what a name does not have is "".
+func (p Port) Split() (namespace, service, protocol, port string) {
+	var parts [4]string
+	copy(parts[:], strings.SplitN(p.String(), "/", len(parts)))
+	return parts[0], parts[1], parts[2], parts[3]
+}
+
 // AffinitySize is how many clients a Service port remembers at most. To those who
 // come when its map is full it behaves as if it had no affinity, until entries
 // expire: they are served, but remembered nowhere.

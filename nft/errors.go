@@ -13,4 +13,6 @@ var (
 	ErrSchema = errors.New("table differs from its schema")
 	// ErrForeign says that there is a table of our name which we did not make.
 	ErrForeign = errors.New("table was not made by kube-nft")
+	// ErrUncounted says that the kernel does not tell how many elements a set has.
+	ErrUncounted = errors.New("this kernel does not tell how many elements a set has, newer ones do (NFTA_SET_COUNT)")
 )
