@@ -4,6 +4,7 @@ package compile
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -222,5 +223,19 @@ func (t *Table) reviewAll() (news []Conflict) {
 
 // Conflicts is how many frontends are claimed by a Service that does not get them.
 func (t *Table) Conflicts() int { return len(t.conflicts) }
+
+// EachConflict yields them all, with every Service that does not get one, in no
+// order.
+func (t *Table) EachConflict() iter.Seq[Conflict] {
+	return func(yield func(Conflict) bool) {
+		for _, at := range t.conflicts {
+			for _, c := range at {
+				if !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
 
 func itoa(port uint16) string { return strconv.Itoa(int(port)) }

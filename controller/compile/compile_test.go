@@ -128,6 +128,13 @@ func TestClaims(t *testing.T) {
 	if got := owner(table, "192.0.2.1"); got != "default/c:http" {
 		t.Fatalf("a cluster IP has not won over external IPs: %q", got)
 	}
+	var losers []string
+	for c := range table.EachConflict() {
+		losers = append(losers, c.Service.Name)
+	}
+	if slices.Sort(losers); !slices.Equal(losers, []string{"a", "b"}) || table.Conflicts() != 1 {
+		t.Errorf("losers are %q of %d frontends", losers, table.Conflicts())
+	}
 	// Not even another port of a cluster IP is for an external IP to take.
 	sly := newService("d", 50, "192.0.2.1")
 	sly.Ports[0].Port = 81
@@ -156,6 +163,9 @@ func TestClaims(t *testing.T) {
 	}
 	table.Delete(young.Name)
 	table.TakeDelta()
+	if n := table.Conflicts(); n != 0 {
+		t.Errorf("an empty table has %d conflicts", n)
+	}
 	if n := len(collect(table)); n != 0 || table.Counts() != (nft.Counts{}) {
 		t.Errorf("an empty table holds %d elements and counts %v", n, table.Counts())
 	}

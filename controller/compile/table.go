@@ -34,6 +34,7 @@ type Table struct {
 	// The endpoints that clients may be noted under.
 	learn, learnLocal refs
 	owned             owned
+	noLocal           NoLocal
 	node              map[nft.Set]map[nft.Key]struct{} // what is set from outside
 	nodeAddr          netip.Addr
 	chains            map[nft.Chain]struct{} // those that the kernel has or is about to have
@@ -107,6 +108,7 @@ func (t *Table) Set(s *model.Service, selection func(*model.ServicePort) model.S
 	for _, p := range next.ports {
 		t.claim(p)
 		t.share(p, 1)
+		t.noLocal.count(p, 1)
 		t.owned.set(p.affinity.Port, p)
 	}
 }
@@ -137,6 +139,7 @@ func (t *Table) release(s *Service) {
 	for _, p := range s.ports {
 		t.unclaim(p)
 		t.share(p, -1)
+		t.noLocal.count(p, -1)
 		t.owned.set(p.affinity.Port, nil)
 	}
 	t.clusterIPs.address(s.addr, -1)
