@@ -22,7 +22,7 @@ func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func web(change func(*corev1.Service)) *corev1.Service {
 	s := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "web-1"},
 		Spec: corev1.ServiceSpec{
 			Type:       corev1.ServiceTypeNodePort,
 			ClusterIP:  "10.96.0.10",
@@ -40,6 +40,7 @@ func TestFromService(t *testing.T) {
 	base := func(change func(*Service)) *Service {
 		s := &Service{
 			Name:       types.NamespacedName{Namespace: "default", Name: "web"},
+			UID:        "web-1",
 			ClusterIPs: [Families]netip.Addr{addr("10.96.0.10"), addr("fd00:96::10")},
 			Ports:      []ServicePort{{Name: "http", Protocol: TCP, Port: 80, NodePort: 30080}},
 		}

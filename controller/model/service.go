@@ -66,6 +66,8 @@ func FamilyOf(a netip.Addr) Family {
 // Service is a Service that has addresses, as far as the table depends on it.
 type Service struct {
 	Name types.NamespacedName
+	// UID tells it from others that have had its name; manifests may have none.
+	UID types.UID
 	// Created orders Services that claim the same frontend: the oldest wins.
 	// Seconds since 1970; objects without a creation time are the oldest.
 	Created    int64
@@ -114,6 +116,7 @@ func FromService(s *corev1.Service) (*Service, error) {
 	var p problems
 	out := &Service{
 		Name:            types.NamespacedName{Namespace: s.Namespace, Name: s.Name},
+		UID:             s.UID,
 		ClusterIPs:      clusterIPs(s, &p),
 		ExternalIPs:     addresses(s.Spec.ExternalIPs, "spec.externalIPs", &p),
 		LoadBalancerIPs: ingressIPs(s, &p),
