@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/kube-nft/kube-nft/controller/compile"
@@ -63,6 +64,10 @@ type Config struct {
 	// Cleaner deletes UDP flows that a commit leaves stale; nil is none. Its Run is
 	// the caller's to start.
 	Cleaner *Cleaner
+	// Metrics is where the Controller registers its metrics. Nil is nowhere.
+	Metrics prometheus.Registerer
+	// Clients counts those that the kernel remembers, for Metrics; nil leaves it out.
+	Clients ClientCounter
 	// Committed is called after each successful pass with what it changed. Nil is
 	// nobody.
 	Committed func(Commit)
@@ -93,7 +98,8 @@ type Controller struct {
 	// endpoints is room for those of one Service port.
 	endpoints []model.PortEndpoint
 	// untold are the Services that LocalPorts is to be told of.
-	untold map[types.NamespacedName]*model.Entry
+	untold  map[types.NamespacedName]*model.Entry
+	metrics metrics
 }
 
 // table is one family's table: what it should be, and whether it needs comparing
@@ -104,6 +110,7 @@ type table struct {
 	resync  bool
 	adopted bool
 	warned  bool // that nothing is known of pods
+	metrics tableMetrics
 }
 
 // New returns a Controller; Run starts it.
@@ -121,6 +128,7 @@ func New(c Config, kernel Dataplane) *Controller {
 			ctl.tables = append(ctl.tables, &table{schema: nft.NewSchema(f, o), desired: compile.NewTable(f), resync: true})
 		}
 	}
+	ctl.measure()
 	return ctl
 }
 
@@ -196,6 +204,7 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 		case errors.Is(err, nft.ErrForeign):
 			return err
 		default:
+			c.metrics.failed.Inc()
 			c.log.Error("commit failed, what is programmed stays; will retry", "err", err, "after", delay)
 			retry = time.After(delay)
 			delay = min(2*delay, lastRetry)
@@ -238,6 +247,7 @@ func (c *Controller) drifted(f nft.Family) {
 	for _, t := range c.tables {
 		if t.schema.Family == f && !t.resync {
 			t.resync = true
+			t.metrics.drifts.Inc()
 			c.log.Warn("table was changed by somebody else, comparing it", "table", f.String()+" "+nft.TableName)
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/controller/source"
 	"github.com/kube-nft/kube-nft/nft"
@@ -217,6 +219,11 @@ func TestFailedCommit(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "no buffer space"); n != 1 {
 		t.Errorf("the error was logged %d times:\n%s", n, log)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c.metrics.failed)
+	if n := values(t, registry)["kube_nft_commits_total error"]; n != 2 {
+		t.Errorf("%v errors counted, want 2", n)
 	}
 }
 

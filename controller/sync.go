@@ -182,6 +182,7 @@ func (c *Controller) apply(ctx context.Context, done *Commit, all ...nft.Change)
 
 func (c *Controller) report(start time.Time, done Commit) {
 	done.Took = time.Since(start)
+	c.note(done)
 	if done.Batches > 0 {
 		c.log.Debug("committed", "services", done.Services, "added", done.Added, "deleted", done.Deleted,
 			"batches", done.Batches, "duration", done.Took)

@@ -33,7 +33,7 @@ var forbidden = map[string][]string{
 	"controller/model":     {"k8s.io/client-go"},
 	"controller/compile":   {"k8s.io/client-go", "k8s.io/api/"},
 	"controller/localport": {"github.com/mdlayher/netlink", "k8s.io/client-go", "k8s.io/api/"},
-	"controller":           {"github.com/mdlayher/netlink", "k8s.io/client-go"},
+	"controller":           {"net/http", "github.com/mdlayher/netlink", "k8s.io/client-go"},
 }
 
 // TestImports keeps the rooms apart: nft knows no Kubernetes, the controller knows
