@@ -68,6 +68,8 @@ type Config struct {
 	Metrics prometheus.Registerer
 	// Clients counts those that the kernel remembers, for Metrics; nil leaves it out.
 	Clients ClientCounter
+	// Events tells the owners of Services. Nil is nobody.
+	Events Events
 	// Committed is called after each successful pass with what it changed. Nil is
 	// nobody.
 	Committed func(Commit)
@@ -123,6 +125,7 @@ func New(c Config, kernel Dataplane) *Controller {
 		state:  model.NewState(),
 		untold: make(map[types.NamespacedName]*model.Entry),
 	}
+	ctl.queue.events = c.Events
 	for _, f := range nft.Families {
 		if o, ok := c.Options[f]; ok {
 			ctl.tables = append(ctl.tables, &table{schema: nft.NewSchema(f, o), desired: compile.NewTable(f), resync: true})
@@ -159,6 +162,8 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 	delay := firstRetry
 	waiting := time.NewTicker(waitingNotice)
 	defer waiting.Stop()
+	again := time.NewTicker(sayAgain)
+	defer again.Stop()
 	for {
 		wake := c.queue.wake
 		if failing {
@@ -179,6 +184,9 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 			} else {
 				c.log.Info("waiting for all Services and EndpointSlices, nothing is programmed before")
 			}
+			continue
+		case <-again.C:
+			c.warnAgain()
 			continue
 		case f := <-drift:
 			c.drifted(f)

@@ -4,6 +4,8 @@ package controller
 
 import (
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,6 +22,7 @@ import (
 type queue struct {
 	nodeName string
 	log      *slog.Logger
+	events   Events // nil is nobody
 	// wake has room for one: whatever was queued, one look takes it all.
 	wake chan struct{}
 
@@ -76,9 +79,13 @@ func (q *queue) signal() {
 	}
 }
 
-// warn logs what is doubtful in a Service, again only when it has changed; "" is
-// nothing.
-func (q *queue) warn(name types.NamespacedName, doubt string) {
+// warn says what is doubtful in a Service, again only when it has changed; nil is
+// none.
+func (q *queue) warn(name types.NamespacedName, s *model.Service) {
+	doubt := ""
+	if s != nil {
+		doubt = s.Doubt()
+	}
 	q.mu.Lock()
 	before := q.said[name]
 	if doubt == "" {
@@ -89,7 +96,15 @@ func (q *queue) warn(name types.NamespacedName, doubt string) {
 	q.mu.Unlock()
 	if doubt != "" && doubt != before {
 		q.log.Warn("Service may not do what is meant", "service", name.String(), "err", doubt)
+		warnDoubt(q.events, s)
 	}
+}
+
+// doubtful lists the Services that a warning holds of.
+func (q *queue) doubtful() []types.NamespacedName {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Collect(maps.Keys(q.said))
 }
 
 // SetService implements source.Sink.
@@ -99,17 +114,13 @@ func (q *queue) SetService(in *corev1.Service) {
 		q.log.Warn("Service is invalid in part, that part is left out", "service", in.Namespace+"/"+in.Name, "err", err)
 	}
 	name := types.NamespacedName{Namespace: in.Namespace, Name: in.Name}
-	doubt := ""
-	if s != nil {
-		doubt = s.Doubt()
-	}
-	q.warn(name, doubt)
+	q.warn(name, s)
 	q.put(func(c *changes) { c.services[name] = s })
 }
 
 // DeleteService implements source.Sink.
 func (q *queue) DeleteService(name types.NamespacedName) {
-	q.warn(name, "")
+	q.warn(name, nil)
 	q.put(func(c *changes) { c.services[name] = nil })
 }
 

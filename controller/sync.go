@@ -196,5 +196,6 @@ func (c *Controller) reportConflicts(conflicts []compile.Conflict) {
 	for _, conflict := range conflicts {
 		c.log.Warn("two Services claim the same frontend, the other one has it", "frontend", conflict.Frontend.String(),
 			"service", conflict.Loser, "winner", conflict.Winner, "as", conflict.Kind.String())
+		c.warnConflict(conflict)
 	}
 }
