@@ -21,6 +21,7 @@ var allowed = map[string][]string{
 	"controller/model":     nil,
 	"controller/source":    nil,
 	"controller/compile":   {"controller/model", "nft"},
+	"controller/event":     {"controller/model"},
 	"controller/localport": {"controller/model"},
 	"controller":           {"controller/compile", "controller/model", "controller/source", "nft"},
 }
@@ -32,6 +33,7 @@ var forbidden = map[string][]string{
 	"nft/conntrack":        {"k8s.io/"},
 	"controller/model":     {"k8s.io/client-go"},
 	"controller/compile":   {"k8s.io/client-go", "k8s.io/api/"},
+	"controller/event":     {"github.com/mdlayher/netlink"},
 	"controller/localport": {"github.com/mdlayher/netlink", "k8s.io/client-go", "k8s.io/api/"},
 	"controller":           {"net/http", "github.com/mdlayher/netlink", "k8s.io/client-go"},
 }

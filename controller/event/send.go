@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+import (
+	"context"
+	"encoding/json"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// What the API takes (pkg/apis/core/validation/events.go of Kubernetes).
+const (
+	noteLimit     = 1024
+	instanceLimit = 128
+)
+
+// send makes the event, or continues it if this process has said so before.
+func (r *Recorder) send(ctx context.Context, w warning) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTime)
+	defer cancel()
+	events := r.client.EventsV1().Events(w.service.Namespace)
+	_, err := events.Create(ctx, r.event(w), metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	if w.count < 2 {
+		return nil // another node has said it, or this one before it started anew
+	}
+	_, err = events.Patch(ctx, w.name, types.MergePatchType, series(w), metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil // it has expired just now; next time it is made anew
+	}
+	return err
+}
+
+// event is the event as it is said for the first time.
+func (r *Recorder) event(w warning) *eventsv1.Event {
+	return &eventsv1.Event{
+		ObjectMeta:          metav1.ObjectMeta{Namespace: w.service.Namespace, Name: w.name},
+		EventTime:           metav1.NewMicroTime(w.at),
+		ReportingController: "kube-nft",
+		ReportingInstance:   r.node[:min(len(r.node), instanceLimit)],
+		Action:              "Programming",
+		Reason:              w.reason,
+		Regarding: corev1.ObjectReference{
+			APIVersion: "v1", Kind: "Service", Namespace: w.service.Namespace, Name: w.service.Name, UID: w.uid,
+		},
+		Note: w.note[:min(len(w.note), noteLimit)],
+		Type: corev1.EventTypeWarning,
+	}
+}
+
+// series is a merge patch that says that the event was said again.
+func series(w warning) []byte {
+	patch := map[string]any{"series": eventsv1.EventSeries{Count: w.count, LastObservedTime: metav1.NewMicroTime(w.at)}}
+	text, err := json.Marshal(patch)
+	if err != nil {
+		panic(err) // numbers and times
+	}
+	return text
+}
