@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/kube-nft/kube-nft/controller"
 	"github.com/kube-nft/kube-nft/controller/model"
@@ -160,7 +161,7 @@ func (o *options) source(c controller.Config) (source.Source, error) {
 		}
 		return source.Dir(o.manifests, o.dirOptions(c)), nil
 	}
-	client, err := source.NewClient(source.ClientOptions{Kubeconfig: o.kubeconfig, Server: o.master, Version: version()})
+	client, err := o.client()
 	if errors.Is(err, source.ErrNoCluster) {
 		return nil, fmt.Errorf("nowhere to take Services from: give --kubeconfig FILE for a cluster, or --manifests DIRECTORY for files, or run in a pod with a service account; %w", errUsage)
 	}
@@ -168,6 +169,10 @@ func (o *options) source(c controller.Config) (source.Source, error) {
 		return nil, err
 	}
 	return source.API(client, source.APIOptions{NodeName: c.NodeName, Logger: c.Logger}), nil
+}
+
+func (o *options) client() (kubernetes.Interface, error) {
+	return source.NewClient(source.ClientOptions{Kubeconfig: o.kubeconfig, Server: o.master, Version: version()})
 }
 
 func (o *options) dirOptions(c controller.Config) source.DirOptions {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kube-nft/kube-nft/controller"
+	"github.com/kube-nft/kube-nft/controller/event"
 	"github.com/kube-nft/kube-nft/controller/localport"
 	"github.com/kube-nft/kube-nft/nft"
 	"github.com/kube-nft/kube-nft/nft/conntrack"
@@ -21,21 +22,26 @@ import (
 
 func runCommand() *cobra.Command {
 	var o options
+	var m metricsOptions
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Keep this host's tables in step with a cluster or with manifests",
 		Example: `  kube-nft run --kubeconfig /etc/kubernetes/kube-proxy.conf --cluster-cidr 10.244.0.0/16
   kube-nft run --manifests /etc/kube-nft`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), &o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), &o, &m) },
 	}
 	o.addFlags(cmd.Flags())
+	m.addFlags(cmd.Flags())
 	return cmd
 }
 
-func serve(ctx context.Context, o *options) error {
+func serve(ctx context.Context, o *options, m *metricsOptions) error {
 	config, err := o.config()
 	if err != nil {
+		return err
+	}
+	if err := m.check(); err != nil {
 		return err
 	}
 	src, err := o.source(config)
@@ -62,13 +68,18 @@ func serve(ctx context.Context, o *options) error {
 		defer relay.Close()
 		config.LocalPorts = relay
 	}
-	log.Info("starting", "version", version(), "node", config.NodeName, "families", len(config.Options))
-	o.limits.Apply("/", log) // conntrack is loaded by now, and with it they are there
-	var stop func()
-	if config.Cleaner, stop, err = startCleaner(ctx, config); err != nil {
+	unobserve, err := o.observe(ctx, &config, m)
+	defer unobserve()
+	if err != nil {
 		return err
 	}
-	defer stop()
+	log.Info("starting", "version", version(), "node", config.NodeName, "families", len(config.Options))
+	o.limits.Apply("/", log) // conntrack is loaded by now, and with it they are there
+	var stopCleaner func()
+	if config.Cleaner, stopCleaner, err = startCleaner(ctx, config); err != nil {
+		return err
+	}
+	defer stopCleaner()
 	start, first := time.Now(), true
 	config.Committed = func(c controller.Commit) {
 		if first {
@@ -97,6 +108,43 @@ func startCleaner(ctx context.Context, config controller.Config) (cleaner *contr
 		running.Wait()
 		conn.Close()
 	}, nil
+}
+
+// observe starts what tells others of the controller: metrics, and events in the
+// cluster. stop ends it, also after an error.
+func (o *options) observe(ctx context.Context, config *controller.Config, m *metricsOptions) (stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	stop = func() {
+		cancel()
+		wg.Wait()
+	}
+	if o.manifests == "" {
+		// A client of its own: the source never waits behind events.
+		client, err := o.client()
+		if err != nil {
+			return stop, err
+		}
+		recorder := event.New(client, config.NodeName, config.Logger)
+		config.Events = recorder
+		wg.Go(func() { recorder.Run(ctx) })
+	}
+	if m.address == "" {
+		return stop, nil
+	}
+	// A connection of its own: scrapes never hold up a commit.
+	conn, err := kernel.Open(kernel.Options{})
+	if err != nil {
+		return stop, err
+	}
+	registry := newRegistry()
+	config.Metrics, config.Clients = registry, conn
+	server := metricsServer{address: m.address, registry: registry, log: config.Logger, again: listenAgain}
+	wg.Go(func() {
+		server.run(ctx)
+		conn.Close()
+	})
+	return stop, nil
 }
 
 // explainPermission names the mend for want of privileges.

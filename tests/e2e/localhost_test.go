@@ -84,7 +84,8 @@ func TestLocalhostNodePort(t *testing.T) {
 	}
 }
 
-// TestLocalhostIsOptIn: without the flag nothing listens anywhere (A1.7, A1.8).
+// TestLocalhostIsOptIn: without the flag nothing listens anywhere but for metrics,
+// if that is asked for (A1.7, A1.8).
 func TestLocalhostIsOptIn(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -99,7 +100,7 @@ func TestLocalhostIsOptIn(t *testing.T) {
 			t.Parallel()
 			c := newLocalhost(t)
 			c.write(t, "web.yaml", withSlices(everywhere("web", 1), c.a)...)
-			c.run(t, tt.flags...)
+			c.run(t, append(tt.flags, "--metrics-bind-address=")...)
 			eachWayOf(t, networks[:2], func(t *testing.T, network string, f family) {
 				c.refused(t, c.node, network, local(f, 30001))
 			})
