@@ -70,7 +70,7 @@ func podAddr(i int, v6 bool) netip.Addr {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := newBareSite(t)
-	s.allow("services", "endpointslices", "servicecidrs")
+	s.allow("services", "endpointslices", "servicecidrs", "events")
 	return s
 }
 
