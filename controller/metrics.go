@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/nft"
 )
 
@@ -111,6 +112,37 @@ func (c *Controller) note(done Commit) {
 			m.elements[set].Set(float64(n))
 		}
 	}
+}
+
+// MeasureWalks returns what a Cleaner is to call after each walk, so that its work
+// shows in a registry, under the names that kube-proxy gives to the same.
+func MeasureWalks(r prometheus.Registerer) func(Walk) {
+	took := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+		Help:    "Time that a look through the tracked UDP flows of a family took, beside programming.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 2, 15), // as in kube-proxy, 1 ms to 16 s
+	}, []string{familyLabel})
+	deleted := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "kubeproxy_conntrack_reconciler_deleted_entries_total",
+		Help: "Stale UDP flows that were deleted from conntrack.",
+	}, []string{familyLabel})
+	r.MustRegister(took, deleted)
+	for _, f := range nft.Families {
+		deleted.WithLabelValues(familyName(f))
+		took.WithLabelValues(familyName(f))
+	}
+	return func(w Walk) {
+		took.WithLabelValues(familyName(w.Family)).Observe(w.Took.Seconds())
+		deleted.WithLabelValues(familyName(w.Family)).Add(float64(w.Deleted))
+	}
+}
+
+// familyName is a family in the API's words.
+func familyName(f nft.Family) string {
+	if f == nft.IPv4 {
+		return model.IPv4.String()
+	}
+	return model.IPv6.String()
 }
 
 // ClientCounter tells how many clients the kernel remembers for each Service port

@@ -37,6 +37,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		Metrics: registry,
 		Clients: (*kernel.Conn)(nil),
 	}, nil)
+	controller.MeasureWalks(registry)
 	descs := make(chan *prometheus.Desc, 1000)
 	registry.Describe(descs)
 	close(descs)

@@ -100,6 +100,9 @@ func startCleaner(ctx context.Context, config controller.Config) (cleaner *contr
 		return nil, nil, err
 	}
 	cleaner = controller.NewCleaner(conn, config.LocalAddrs, config.Logger)
+	if config.Metrics != nil {
+		cleaner.Walked = controller.MeasureWalks(config.Metrics)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { cleaner.Run(ctx) })
