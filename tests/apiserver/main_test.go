@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 
 // build makes everything that the tests run.
 func build(ctx context.Context) error {
-	if _, err := cluster.Build(ctx, slog.Default()); err != nil {
+	if _, err := cluster.Build(ctx, slog.Default(), cluster.Etcd, cluster.APIServer); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "kube-nft-apiserver-")

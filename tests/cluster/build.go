@@ -18,58 +18,84 @@ import (
 	"time"
 )
 
+// Program names one of the programs that Build makes.
+type Program string
+
+const (
+	Etcd      Program = "etcd"
+	APIServer Program = "kube-apiserver"
+	Proxy     Program = "kube-proxy"
+)
+
+// Programs are all of them.
+var Programs = []Program{Etcd, APIServer, Proxy}
+
+// Build finds programs in the user's cache directory, and builds there what is
+// missing. It returns their paths, in order. To build takes seconds for etcd, minutes
+// for those of Kubernetes and, unless the module cache has it all, the network: run it
+// before entering an empty network namespace, or with `go run ./tests/cluster/build`.
+// Any number of processes may call Build at once; one of them builds.
+//
+// The versions are those that tests/kubernetes/go.mod names. Build finds that file
+// above the working directory, where `go test` leaves it.
+func Build(ctx context.Context, log *slog.Logger, programs ...Program) (paths []string, err error) {
+	for _, p := range programs {
+		source, ok := sources[p]
+		if !ok {
+			return nil, fmt.Errorf("build %s: not one of %v", p, Programs)
+		}
+		path, err := source.find(ctx, log)
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, path)
+	}
+	return paths, nil
+}
+
 // Binaries are the programs that a Cluster consists of.
 type Binaries struct {
 	Etcd      string // etcd; one that is too old for streamed lists will do otherwise
 	APIServer string // kube-apiserver
 }
 
-// Build finds etcd and kube-apiserver in the user's cache directory, and builds
-// there what is missing. That takes seconds for etcd, minutes for kube-apiserver
-// and, unless the module cache has it all, the network: run it before entering an
-// empty network namespace, or with `go run ./tests/cluster/build`. Any number of
-// processes may call Build at once; one of them builds.
-//
-// The versions are those that tests/kubernetes/go.mod names. Build finds that file
-// above the working directory, where `go test` leaves it.
-func Build(ctx context.Context, log *slog.Logger) (Binaries, error) {
-	return Binaries{}.complete(ctx, log)
-}
-
 // complete fills in what is empty.
 func (b Binaries) complete(ctx context.Context, log *slog.Logger) (Binaries, error) {
-	var err error
-	if b.Etcd == "" {
-		if b.Etcd, err = etcdProgram.find(ctx, log); err != nil {
+	for _, want := range []struct {
+		path    *string
+		program Program
+	}{{&b.Etcd, Etcd}, {&b.APIServer, APIServer}} {
+		if *want.path != "" {
+			continue
+		}
+		paths, err := Build(ctx, log, want.program)
+		if err != nil {
 			return b, err
 		}
-	}
-	if b.APIServer == "" {
-		if b.APIServer, err = serverProgram.find(ctx, log); err != nil {
-			return b, err
-		}
+		*want.path = paths[0]
 	}
 	return b, nil
 }
 
 // program is one that is built from tests/kubernetes.
 type program struct {
-	name    string
+	name    Program
 	module  string                      // the one whose version is the program's
 	path    string                      // of its main package
 	ldflags func(version string) string // besides those that all have; nil = none
 }
 
-var (
-	etcdProgram   = program{name: "etcd", module: "go.etcd.io/etcd/server/v3", path: "./etcd"}
-	serverProgram = program{name: "kube-apiserver", module: kubernetes, path: kubernetes + "/cmd/kube-apiserver", ldflags: serverVersion}
-)
+var sources = map[Program]program{
+	Etcd:      {name: Etcd, module: "go.etcd.io/etcd/server/v3", path: "./etcd"},
+	APIServer: {name: APIServer, module: kubernetes, path: kubernetes + "/cmd/kube-apiserver", ldflags: versionFlags},
+	Proxy:     {name: Proxy, module: kubernetes, path: kubernetes + "/cmd/kube-proxy", ldflags: versionFlags},
+}
 
 const kubernetes = "k8s.io/kubernetes"
 
-// serverVersion sets what /version reports; without it that is v0.0.0-master, which
-// clients take at its word.
-func serverVersion(version string) string {
+// versionFlags set what a program says that it is; without them that is
+// v0.0.0-master, which clients of the server take at its word.
+func versionFlags(version string) string {
 	major, rest, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
 	minor, _, _ := strings.Cut(rest, ".")
 	const variable = " -X k8s.io/component-base/version."
@@ -112,7 +138,7 @@ func (p program) cached(mod []byte, version string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	name := p.name
+	name := string(p.name)
 	if p.module != kubernetes {
 		name += "-" + version
 	}
@@ -143,10 +169,10 @@ func (p program) provide(ctx context.Context, log *slog.Logger, source, version,
 
 	log.Info("building, which may take minutes", "program", p.name, "version", version, "path", path)
 	began := time.Now()
-	if err := p.build(ctx, source, version, filepath.Join(dir, p.name)); err != nil {
+	if err := p.build(ctx, source, version, filepath.Join(dir, string(p.name))); err != nil {
 		return err
 	}
-	if err := os.Rename(filepath.Join(dir, p.name), path); err != nil {
+	if err := os.Rename(filepath.Join(dir, string(p.name)), path); err != nil {
 		return err
 	}
 	log.Info("built", "program", p.name, "version", version, "duration", time.Since(began).Round(time.Second))

@@ -8,7 +8,7 @@
 // etcd listens on Unix sockets only, so a Cluster takes one TCP port and several
 // may run side by side. Every child dies with the test process.
 //
-// Build makes both programs from the module in tests/kubernetes, because an etcd
+// Build makes programs from the module in tests/kubernetes, etcd too, because one
 // older than 3.4.31, or a 3.5 older than 3.5.13, cannot report the progress of
 // a watch on request. The server then refuses to stream lists, and client-go falls
 // back to list and watch.

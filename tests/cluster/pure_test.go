@@ -54,11 +54,12 @@ func TestCached(t *testing.T) {
 		program       program
 		version, want string
 	}{
-		{serverProgram, "v1.2.3", "/cache/kube-nft/kubernetes-v1.2.3/kube-apiserver"},
-		{etcdProgram, "v3.4.5", "/cache/kube-nft/kubernetes-v1.2.3/etcd-v3.4.5"},
+		{sources[APIServer], "v1.2.3", "/cache/kube-nft/kubernetes-v1.2.3/kube-apiserver"},
+		{sources[Etcd], "v3.4.5", "/cache/kube-nft/kubernetes-v1.2.3/etcd-v3.4.5"},
+		{sources[Proxy], "v1.2.3", "/cache/kube-nft/kubernetes-v1.2.3/kube-proxy"},
 	}
 	for _, tt := range tests {
-		t.Run(tt.program.name, func(t *testing.T) {
+		t.Run(string(tt.program.name), func(t *testing.T) {
 			got, err := tt.program.cached(mod, tt.version)
 			if err != nil {
 				t.Fatal(err)

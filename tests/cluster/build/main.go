@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command build makes sure that what package cluster starts is there, so that
-// tests need not wait for it, nor have the network. It prints the paths.
+// Command build makes sure that the programs which it is given, by default all of
+// package cluster's, are there, so that tests need not wait for them, nor have the
+// network. It prints the paths.
 package main
 
 import (
@@ -17,11 +18,19 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	bin, err := cluster.Build(ctx, slog.Default())
+	programs := cluster.Programs
+	if len(os.Args) > 1 {
+		programs = nil
+		for _, name := range os.Args[1:] {
+			programs = append(programs, cluster.Program(name))
+		}
+	}
+	paths, err := cluster.Build(ctx, slog.Default(), programs...)
 	if err != nil {
 		slog.Error("nothing to run", "err", err)
 		os.Exit(1)
 	}
-	fmt.Println(bin.Etcd)
-	fmt.Println(bin.APIServer)
+	for _, path := range paths {
+		fmt.Println(path)
+	}
 }
