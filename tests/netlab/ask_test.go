@@ -94,16 +94,17 @@ func TestAskFails(t *testing.T) {
 	filtered := map[string]error{"tcp": netlab.ErrTimeout, "udp": netlab.ErrFiltered, "sctp": netlab.ErrFiltered}
 	eachWay(t, func(t *testing.T, network string, server, _ netip.Addr) {
 		for _, tt := range []struct {
-			name string
-			dst  netip.AddrPort
-			want error
+			name         string
+			dst          netip.AddrPort
+			want         error
+			icmp4, icmp6 netlab.ICMPError
 		}{
-			{"closed port", netip.AddrPortFrom(server, 9), netlab.ErrRefused},
-			{"dropped", netip.AddrPortFrom(server, 1), netlab.ErrTimeout},
-			{"port unreachable", netip.AddrPortFrom(server, 2), netlab.ErrRefused},
-			{"prohibited", netip.AddrPortFrom(server, 3), netlab.ErrUnreachable},
-			{"no route at the router", netip.AddrPortFrom(server, 4), netlab.ErrUnreachable},
-			{"dropped on the way out", netip.AddrPortFrom(server, 6), filtered[network]},
+			{name: "closed port", dst: netip.AddrPortFrom(server, 9), want: netlab.ErrRefused},
+			{name: "dropped", dst: netip.AddrPortFrom(server, 1), want: netlab.ErrTimeout},
+			{"port unreachable", netip.AddrPortFrom(server, 2), netlab.ErrRefused, netlab.ICMPError{3, 3}, netlab.ICMPError{1, 4}},
+			{"prohibited", netip.AddrPortFrom(server, 3), netlab.ErrUnreachable, netlab.ICMPError{3, 13}, netlab.ICMPError{1, 1}},
+			{"no route at the router", netip.AddrPortFrom(server, 4), netlab.ErrUnreachable, netlab.ICMPError{3, 0}, netlab.ICMPError{1, 0}},
+			{name: "dropped on the way out", dst: netip.AddrPortFrom(server, 6), want: filtered[network]},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				timeout := 10 * time.Second
@@ -114,11 +115,22 @@ func TestAskFails(t *testing.T) {
 				if !errors.Is(err, tt.want) {
 					t.Errorf("got %v, want %v", err, tt.want)
 				}
+				var got netlab.ICMPError
+				if icmp := new(netlab.ICMPError); errors.As(err, &icmp) {
+					got = *icmp
+				}
+				want := tt.icmp4
+				if server.Is6() {
+					want = tt.icmp6
+				}
+				if network != "sctp" && tt.dst.Port() != 9 && got != want {
+					t.Errorf("cause is %v, want %v: %v", got, want, err)
+				}
 			})
 		}
 	})
 	_, err := r.client.Ask(t.Context(), "tcp", netip.AddrPortFrom(server4, 5))
-	if !errors.Is(err, netlab.ErrRefused) {
+	if icmp := new(netlab.ICMPError); !errors.Is(err, netlab.ErrRefused) || errors.As(err, &icmp) {
 		t.Errorf("tcp reset: got %v", err)
 	}
 	r.Must(r.client.IP("route del default"))

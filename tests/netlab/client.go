@@ -102,7 +102,7 @@ func (c *Conn) Ask(ctx context.Context) (Answer, error) {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return Answer{}, explain(c.op, err)
+		return Answer{}, explain(c.op, c.withCause(err))
 	}
 	a, err := parseAnswer(s)
 	a.Took = time.Since(begin)

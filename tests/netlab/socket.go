@@ -41,10 +41,16 @@ func (n *Namespace) connect(ctx context.Context, network string, dst netip.AddrP
 			err = ctx.Err()
 		}
 		if err != nil {
-			return nil, err
+			return nil, withCause(fd, err)
 		}
 	} else if err != nil {
 		return nil, os.NewSyscallError("connect", err)
+	}
+	if network == "tcp" {
+		// On an established connection an ICMP error would be fatal.
+		if err := receiveErrors(fd, dst.Addr().Is4(), false); err != nil {
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
 	}
 	return net.FileConn(f)
 }
@@ -74,16 +80,8 @@ func (n *Namespace) socket(network string, addr netip.Addr) (fd int, err error) 
 
 // prepareSocket sets options and binds the source.
 func prepareSocket(fd int, network string, dst netip.Addr, o options) error {
-	if network != "tcp" {
-		// Without it the kernel keeps "unreachable" to itself: RFC 1122 calls
-		// it a soft error.
-		level, opt := unix.IPPROTO_IP, unix.IP_RECVERR
-		if !dst.Is4() {
-			level, opt = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
-		}
-		if err := unix.SetsockoptInt(fd, level, opt, 1); err != nil {
-			return os.NewSyscallError("setsockopt", err)
-		}
+	if err := receiveErrors(fd, dst.Is4(), true); err != nil {
+		return os.NewSyscallError("setsockopt", err)
 	}
 	if !o.source.IsValid() && o.port == 0 {
 		return nil
