@@ -4,9 +4,9 @@ export CGO_ENABLED ?= 0
 GO ?= go
 # Packages whose tests need a real kube-apiserver, which takes minutes to build.
 CLUSTER := ./tests/apiserver/... ./tests/cluster/...
-TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster)
+TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance)
 
-.PHONY: build demo test test-cluster race bench lint update image tools clean
+.PHONY: build demo test test-cluster conformance race bench lint update image tools clean
 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
@@ -23,6 +23,9 @@ test: tools ## unit, kernel and end-to-end packet tests
 
 test-cluster: tools ## against a real kube-apiserver, built on first use
 	$(GO) test -timeout 30m $(TESTFLAGS) $(CLUSTER)
+
+conformance: tools ## beside the real kube-proxy, built on first use
+	$(GO) test -timeout 30m ./tests/conformance $(TESTFLAGS)
 
 race: tools ## the packages with goroutines under the race detector; wants gcc
 	CGO_ENABLED=1 $(GO) test -race -short ./nft/... ./controller/... ./tests/netlab/
