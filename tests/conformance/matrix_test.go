@@ -9,24 +9,22 @@ import (
 	"sync"
 )
 
-// divergence is a question to which the two gave different answers.
-type divergence struct {
-	plan         *plan
-	from         string
-	to           target
-	ours, theirs result
-}
-
-func (d divergence) String() string {
-	return fmt.Sprintf("%s: %s of %s, %s %s from %s:\n\t-kube-proxy  %v\n\t+kube-nft    %v",
-		d.plan.name, d.to.kind, cmpType(d.plan), d.to.network, d.to.at, d.from, d.theirs, d.ours)
-}
-
 // probe is one question.
 type probe struct {
 	plan *plan
 	from string
 	to   target
+}
+
+// divergence is a question to which the two gave different answers.
+type divergence struct {
+	probe
+	ours, theirs result
+}
+
+func (d divergence) String() string {
+	return fmt.Sprintf("%s of %s, %s %s from %s:\n\t-kube-proxy  %v\n\t+kube-nft    %v",
+		d.to.kind, d.plan.name, d.to.network, d.to.at, d.from, d.theirs, d.ours)
 }
 
 // matrix returns everybody's questions to all that the plans have.
@@ -36,6 +34,9 @@ func matrix(plans []*plan) (all []probe) {
 			for _, from := range clientNames {
 				if to.kind == nodePortLoop && from != nodeName {
 					continue // it is somebody else's own
+				}
+				if from == "f" && !p.has(from) {
+					continue
 				}
 				all = append(all, probe{p, from, to})
 			}
@@ -48,33 +49,38 @@ func matrix(plans []*plan) (all []probe) {
 // those that nobody answers is spent waiting.
 const askers = 48
 
-// run compares the answers to all questions and returns those that differ, in the
-// order of the questions. What conntrack remembers of earlier questions is forgotten
-// first, or a UDP client whose port comes again would be led where it was led then.
+// run compares the answers to all questions. What conntrack remembers of earlier ones
+// is forgotten first, or a UDP client whose port comes again would be led where it was
+// led then.
 func (w *twins) run(probes []probe) []divergence {
 	w.t.Helper()
 	w.Must(w.ours.forgetFlows(), w.theirs.forgetFlows())
-	found := make([]*divergence, len(probes))
+	return w.each(len(probes), func(i int) (probe, result, result) {
+		ours, theirs := w.compare(probes[i])
+		return probes[i], ours, theirs
+	})
+}
+
+// each makes n comparisons and returns those that came out different, in order.
+func (w *twins) each(n int, compare func(i int) (p probe, ours, theirs result)) (all []divergence) {
+	found := make([]*divergence, n)
 	next := make(chan int)
 	var wg sync.WaitGroup
-	for range askers {
+	for range min(askers, n) {
 		wg.Go(func() {
 			for i := range next {
-				p := probes[i]
-				ours, theirs := w.compare(p.from, p.to)
-				if !ours.same(theirs) {
-					found[i] = &divergence{p.plan, p.from, p.to, ours, theirs}
+				if p, ours, theirs := compare(i); !ours.same(theirs) {
+					found[i] = &divergence{p, ours, theirs}
 				}
 			}
 		})
 	}
-	for i := range probes {
+	for i := range n {
 		next <- i
 	}
 	close(next)
 	wg.Wait()
-	w.probes += len(probes)
-	var all []divergence
+	w.probes += n
 	for _, d := range found {
 		if d != nil {
 			all = append(all, *d)
@@ -83,26 +89,25 @@ func (w *twins) run(probes []probe) []divergence {
 	return all
 }
 
-// report fails the test for divergences that are not known, with the objects of their
-// Services.
+// report fails the test for divergences that no difference explains, with the objects
+// of their Services.
 func (w *twins) report(all []divergence) {
 	w.t.Helper()
-	const limit = 12 // lines for each Service
-	shown := make(map[*plan]int)
+	const limit = 12 // for each Service
 	var order []*plan
-	text := make(map[*plan]*strings.Builder)
+	lines := make(map[*plan][]string)
 	for _, d := range all {
-		if explained(d) {
+		if e := explain(d); e != nil {
+			e.count(d.plan.name)
 			continue
 		}
 		if !slices.Contains(order, d.plan) {
-			order, text[d.plan] = append(order, d.plan), new(strings.Builder)
+			order = append(order, d.plan)
 		}
-		if shown[d.plan]++; shown[d.plan] <= limit {
-			fmt.Fprintln(text[d.plan], d)
-		}
+		lines[d.plan] = append(lines[d.plan], d.String())
 	}
 	for _, p := range order {
-		w.t.Errorf("%d answers differ for %s:\n%s%s", shown[p], p.name, text[p], w.yaml(p.name))
+		shown := lines[p][:min(limit, len(lines[p]))]
+		w.t.Errorf("%d answers differ for %s:\n%s\n%s", len(lines[p]), p.name, strings.Join(shown, "\n"), w.yaml(p.name))
 	}
 }

@@ -19,24 +19,26 @@ import (
 // index, is a dual-stack Service of type ClusterIP with port 80 of TCP and UDP and no
 // slice.
 type plan struct {
-	name  string
-	index int // of its addresses and node ports, from 1 to 250
+	name   string
+	index  int  // of its addresses and node ports, from 1 to 250
+	absent bool // the Service has been deleted; the rest is what it was
 
-	typ         corev1.ServiceType
-	families    string // 46 if empty; 4, 6, 64
-	ports       []port // nil = TCP and UDP 80 to 8080
-	headless    bool
-	labels      map[string]string
-	etp, itp    bool     // the policy is Local
-	external    []string // external IPs; "own" is one of each family for itself
-	ingress     []ingress
-	ranges      []string // loadBalancerSourceRanges
-	affinity    int32    // seconds; 0 = none
-	healthCheck bool     // ask its healthCheckNodePort as well
+	typ      corev1.ServiceType
+	families string // 46 if empty; 4, 6, 64
+	ports    []port // nil = TCP and UDP 80 to 8080
+	headless bool
+	labels   map[string]string
+	etp, itp bool     // the policy is Local
+	external []string // external IPs; "own" is one of each family for itself
+	ingress  []ingress
+	ranges   []string // loadBalancerSourceRanges
+	affinity int32    // seconds; 0 = none
 
 	slices [][]endpoint                     // of each family, one element for each
 	tweak  func(*discoveryv1.EndpointSlice) // changes the slices; may be nil
 }
+
+const proxyNameLabel = "service.kubernetes.io/service-proxy-name"
 
 type port struct {
 	name           string
@@ -90,9 +92,6 @@ func (s state) conditions() discoveryv1.EndpointConditions {
 // families are the indexes of what has an address in each, IPv4 first.
 var families = [2]corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
 
-// unallocated are addresses of the ServiceCIDRs that no Service has.
-var unallocated = addrs("10.96.200.200", "fd00:10:96::c8c8")
-
 func (p *plan) clusterIPs() []netip.Addr {
 	return addrs(fmt.Sprintf("10.96.1.%d", p.index), fmt.Sprintf("fd00:10:96::1%02x", p.index))
 }
@@ -125,6 +124,19 @@ func (p *plan) portList() []port {
 		all[i].target = cmp.Or(all[i].target, 8080)
 	}
 	return all
+}
+
+// isServed reports whether the Service is there for the proxies.
+func (p *plan) isServed() bool { return !p.absent && p.labels[proxyNameLabel] == "" }
+
+// has reports whether a pod is among the endpoints.
+func (p *plan) has(pod string) bool {
+	return slices.ContainsFunc(slices.Concat(p.slices...), func(e endpoint) bool { return e.pod == pod })
+}
+
+// isHomeless reports whether a pod is an endpoint without a node name.
+func (p *plan) isHomeless(pod string) bool {
+	return slices.ContainsFunc(slices.Concat(p.slices...), func(e endpoint) bool { return e.pod == pod && e.homeless })
 }
 
 // service returns the Service without its status.
@@ -253,7 +265,7 @@ func (p *plan) endpointSlices() (all []*discoveryv1.EndpointSlice) {
 
 // in returns the endpoint as it is in a slice of a family.
 func (e endpoint) in(f int) discoveryv1.Endpoint {
-	pod, node := slices.Index(podNames, e.pod), nodeName
+	node := nodeName
 	var address netip.Addr
 	switch {
 	case e.pod == "host-0":
@@ -261,8 +273,8 @@ func (e endpoint) in(f int) discoveryv1.Endpoint {
 	case e.pod == "host-1":
 		address, node = peerAddrs[f], peerName
 	default:
-		address = podAddrs(pod)[f]
-		if pod > 1 {
+		address = podAddrs(slices.Index(podNames, e.pod))[f]
+		if !onThisNode(e.pod) {
 			node = peerName
 		}
 	}

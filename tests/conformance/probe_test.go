@@ -22,6 +22,7 @@ type target struct {
 	network string
 	at      netip.AddrPort
 	sticky  bool // sessionAffinity: which endpoint answers is left to chance
+	flow    bool // asked from a port that had asked before something changed
 }
 
 // kind is what a target is to its Service.
@@ -35,22 +36,29 @@ const (
 	nodePortLoop kind = "node port at localhost"
 	externalIP   kind = "external IP"
 	balancerIP   kind = "load balancer IP"
-	unallocIP    kind = "unallocated address"
+	unallocated  kind = "address that no Service has here"
 )
+
+// isFrontend reports whether the Service is served there, as far as it is served.
+func (k kind) isFrontend() bool {
+	return k == clusterIP || k == nodePort || k == externalIP || k == balancerIP
+}
 
 // targets are the frontends of a Service, and what is next to them.
 func (p *plan) targets() (all []target) {
 	add := func(k kind, port port, addr netip.Addr, number int32) {
 		network := strings.ToLower(string(port.protocol))
-		all = append(all, target{k, network, netip.AddrPortFrom(addr, uint16(number)), p.affinity > 0})
+		all = append(all, target{kind: k, network: network, at: netip.AddrPortFrom(addr, uint16(number)), sticky: p.affinity > 0})
 	}
 	const unused = 7
 	service := p.service()
 	for i, port := range p.portList() {
-		for f := range families {
-			add(clusterIP, port, p.clusterIPs()[f], port.number)
-			if i < 2 {
-				add(unusedPort, port, p.clusterIPs()[f], unused)
+		for f, addr := range p.clusterIPs() {
+			if p.isServed() && slices.Contains(service.Spec.ClusterIPs, addr.String()) {
+				add(clusterIP, port, addr, port.number)
+				add(unusedPort, port, addr, unused)
+			} else {
+				add(unallocated, port, addr, port.number)
 			}
 			add(nodePort, port, nodeAddrs[f], port.nodePort)
 			if service.Spec.Ports[i].NodePort != 0 {
@@ -94,32 +102,25 @@ func (r result) answered() bool {
 }
 
 const (
-	seen    = " sees "
-	timeout = "no answer"
+	seen             = " sees "
+	timeout          = "no answer"
+	filtered         = "filtered" // by its own host, as UDP is told
+	oneEndpoint      = "one endpoint"
+	severalEndpoints = "several endpoints"
 )
 
-// ask asks once and adds the outcome.
-func (r result) ask(ctx context.Context, s *site, from string, to target, patience time.Duration) {
-	a, err := s.clients[from].Ask(ctx, to.network, to.at, netlab.Timeout(patience))
-	if err != nil {
-		r[failure(err)]++
-		return
-	}
-	r[a.Server+seen+cmp.Or(s.who[a.Source.Addr()], a.Source.Addr().String())]++
-}
-
-// failure returns how a question failed.
-func failure(err error) string {
-	icmp := new(netlab.ICMPError)
+// failure returns how a question failed. Clients of SCTP in one namespace hear each
+// other's ICMP messages.
+func failure(err error, network string) string {
 	var cause string
-	if errors.As(err, &icmp) {
+	if icmp := new(netlab.ICMPError); errors.As(err, &icmp) && network != "sctp" {
 		cause = " by " + icmp.Error()
 	}
 	switch {
 	case errors.Is(err, netlab.ErrTimeout):
 		return timeout
-	case errors.Is(err, netlab.ErrFiltered): // by its own host, as UDP is told
-		return "filtered"
+	case errors.Is(err, netlab.ErrFiltered):
+		return filtered
 	case errors.Is(err, netlab.ErrRefused):
 		return "refused" + cause
 	case errors.Is(err, netlab.ErrUnreachable):
@@ -139,28 +140,40 @@ var rounds = []struct {
 }{
 	{300 * time.Millisecond, 12},
 	{time.Second, 40},
-	{3 * time.Second, 80},
+	{2 * time.Second, 80},
 }
 
 // compare asks the same of both sites until they agree, and returns the last results.
-func (w *twins) compare(from string, to target) (ours, theirs result) {
+func (w *twins) compare(p probe) (ours, theirs result) {
 	for _, round := range rounds {
-		ours, theirs = result{}, result{}
-		for i := range round.asks {
-			ours.ask(w.t.Context(), w.ours, from, to, round.patience)
-			theirs.ask(w.t.Context(), w.theirs, from, to, round.patience)
-			if i > 0 && !ours.answered() && !theirs.answered() {
-				break
-			}
-		}
-		if to.sticky {
-			ours, theirs = ours.anonymous(), theirs.anonymous()
-		}
-		if ours.same(theirs) {
+		ours = w.ours.ask(w.t.Context(), p.from, p.to, round.asks, round.patience)
+		theirs = w.theirs.ask(w.t.Context(), p.from, p.to, round.asks, round.patience)
+		if ours.same(theirs) || explain(divergence{p, ours, theirs}) != nil {
 			break
 		}
 	}
 	return ours, theirs
+}
+
+// ask asks so many times at most. It gives up when two questions have failed and none
+// has been answered, and when it has waited in vain three times.
+func (s *site) ask(ctx context.Context, from string, to target, times int, patience time.Duration) result {
+	r := result{}
+	for i := range times {
+		a, err := s.clients[from].Ask(ctx, to.network, to.at, netlab.Timeout(patience))
+		if err != nil {
+			r[failure(err, to.network)]++
+		} else {
+			r[a.Server+seen+cmp.Or(s.who[a.Source.Addr()], a.Source.Addr().String())]++
+		}
+		if i > 0 && !r.answered() || r[timeout] > 2 {
+			break
+		}
+	}
+	if to.sticky {
+		return r.anonymous()
+	}
+	return r
 }
 
 // anonymous replaces the answers by how many endpoints gave them.
@@ -176,9 +189,9 @@ func (r result) anonymous() result {
 	switch len(servers) {
 	case 0:
 	case 1:
-		out["one endpoint"] = 1
+		out[oneEndpoint] = 1
 	default:
-		out["several endpoints"] = len(servers)
+		out[severalEndpoints] = len(servers)
 	}
 	return out
 }

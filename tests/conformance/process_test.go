@@ -75,7 +75,10 @@ func (p *process) tail(n int) string {
 
 // settings are what both proxies are told.
 type settings struct {
+	detectLocal       string // a mode; empty is ClusterCIDR
+	ofInterface       string // what an interface mode wants: a name, or how names begin
 	clusterCIDR       string
+	localhost         bool   // node ports at localhost, too
 	nodePortAddresses string // as on the command line
 	masqueradeAll     bool
 	masqueradeBit     int
@@ -99,6 +102,18 @@ func (s *site) runOurs(t *testing.T, kubeconfig string, c settings) *process {
 	if c.masqueradeAll {
 		args = append(args, "--masquerade-all")
 	}
+	if c.localhost {
+		args = append(args, "--localhost-nodeports")
+	}
+	if c.detectLocal != "" {
+		args = append(args, "--detect-local-mode", c.detectLocal)
+	}
+	switch c.detectLocal {
+	case "BridgeInterface":
+		args = append(args, "--pod-bridge-interface", c.ofInterface)
+	case "InterfaceNamePrefix":
+		args = append(args, "--pod-interface-name-prefix", c.ofInterface)
+	}
 	return s.start(t, os.Getenv(programEnv), args...)
 }
 
@@ -106,6 +121,10 @@ func (s *site) runOurs(t *testing.T, kubeconfig string, c settings) *process {
 // and none that is, and it programs a change at once instead of once a second.
 func (s *site) runTheirs(t *testing.T, path, kubeconfig string, c settings) *process {
 	t.Helper()
+	nodePortAddresses := strings.Split(c.nodePortAddresses, ",")
+	if c.localhost {
+		nodePortAddresses = append(nodePortAddresses, "localhost")
+	}
 	config, err := yaml.Marshal(map[string]any{
 		"apiVersion":         "kubeproxy.config.k8s.io/v1alpha1",
 		"kind":               "KubeProxyConfiguration",
@@ -113,7 +132,10 @@ func (s *site) runTheirs(t *testing.T, path, kubeconfig string, c settings) *pro
 		"clientConnection":   map[string]any{"kubeconfig": kubeconfig, "qps": 1000, "burst": 1000},
 		"hostnameOverride":   nodeName,
 		"clusterCIDR":        c.clusterCIDR,
-		"nodePortAddresses":  strings.Split(c.nodePortAddresses, ","),
+		"detectLocalMode":    c.detectLocal,
+		"detectLocal":        map[string]any{"bridgeInterface": c.ofInterface, "interfaceNamePrefix": c.ofInterface},
+		"nodePortAddresses":  nodePortAddresses,
+		"featureGates":       map[string]bool{"KubeProxyNFTablesLocalhostNodePorts": c.localhost},
 		"healthzBindAddress": "127.0.0.1:10256",
 		"metricsBindAddress": "127.0.0.1:10249",
 		"oomScoreAdj":        0,

@@ -13,17 +13,19 @@ import (
 
 // site is a node with everybody around it:
 //
-//	control plane --- node-0 --- a, b          pods on this node
+//	control plane --- node-0 --- a, b, f          pods on this node
 //	                   | | |
-//	                   | | `---- node-1 --- c, d, e   pods on another node
-//	                   | `------ client        outside
-//	                   `-------- world         everybody's last resort
+//	                   | | `---- fabric --- node-1 and c, d, e, its pods
+//	                   | `------ client           outside
+//	                   `-------- world            everybody's last resort
 //
-// Every packet between two of them passes node-0, those between c and d too. e is no
-// endpoint: on its own node it would meet the proxy there, should it reach itself. The
-// world forwards nothing and says so: a packet to a frontend that the node neither
-// translates nor drops is answered "host unreachable". Only the address towards the
-// control plane is another one in each site.
+// Every packet between two of them passes node-0, whatever they are, so that an answer
+// meets who translated the question. e is no endpoint: on its own node it would meet
+// the proxy there, should it reach itself. f is an endpoint of one Service only, which
+// alone it asks: what lets it reach itself is there for no other. The world forwards
+// nothing and says so: a packet to a frontend that the node neither translates nor drops
+// is answered "host unreachable". Only the address towards the control plane is another
+// one in each site.
 type site struct {
 	*netlab.T
 	name    string // of the program that serves the node
@@ -34,7 +36,7 @@ type site struct {
 
 // clientNames are those who ask. Pods are endpoints as well, at times of what they
 // ask for.
-var clientNames = []string{"client", nodeName, peerName, "a", "b", "e"}
+var clientNames = []string{"client", nodeName, peerName, "a", "b", "e", "f"}
 
 const (
 	nodeName    = "node-0"
@@ -52,13 +54,21 @@ var (
 	localhost  = addrs("127.0.0.1", "::1")
 )
 
-// podNames are the pods; the first two are on this node.
-var podNames = []string{"a", "b", "c", "d", "e"}
+// podNames are the pods; a, b and f are on this node.
+var podNames = []string{"a", "b", "c", "d", "e", "f"}
+
+func onThisNode(pod string) bool { return pod == "a" || pod == "b" || pod == "f" }
 
 // podAddrs are the addresses of pod i.
 func podAddrs(i int) []netip.Addr {
 	return addrs(fmt.Sprintf("10.244.%d.2", i), fmt.Sprintf("fd00:10:244:%d::2", i))
 }
+
+// Addresses of who only forwards, or does not.
+var (
+	worldAddrs  = addrs("192.0.3.2", "2001:db8:3::2")
+	fabricAddrs = addrs("192.0.4.2", "2001:db8:4::2")
+)
 
 // newSite makes the namespaces of a site and what is between them. number tells one
 // site from the other where the control plane sees both.
@@ -66,65 +76,81 @@ func newSite(t *testing.T, name string, number int, control *netlab.Namespace) *
 	t.Helper()
 	s := &site{T: netlab.NewT(t), name: name, who: make(map[netip.Addr]string)}
 	s.node = s.Namespace(nodeName)
-	world, outside, peer := s.Namespace("world"), s.Namespace("client"), s.Namespace(peerName)
+	apiSide := netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + number)})
+	s.who[apiSide] = nodeName + " next to the control plane"
 	s.Must(
 		s.node.Forward(),
 		s.node.Sysctl("net.ipv4.conf.all.send_redirects", "0"), // between c and d
 		s.node.Sysctl("net.ipv4.conf.default.send_redirects", "0"),
 		netlab.Link(s.node, "api", control, fmt.Sprintf("site%d", number)),
-		s.node.IP(fmt.Sprintf("addr add 192.0.2.%d/24 dev api", 10+number)),
+		s.node.IP(fmt.Sprintf("addr add %s/24 dev api", apiSide)),
 		control.IP(fmt.Sprintf("link set site%d master sites", number)),
 	)
-	s.connect(world, "world", addrs("192.0.3.2", "2001:db8:3::2"))
+	s.addWorld()
+	client := s.connect("client", addrs("198.51.100.2", "2001:db8:1::2"))
+	s.Must(s.node.Addr("client", narrow(otherAddrs)...))
 	for _, a := range otherAddrs {
 		s.who[a] = nodeName + " at another address"
 	}
-	s.connect(outside, "client", addrs("198.51.100.2", "2001:db8:1::2"))
-	s.connect(peer, peerName, peerAddrs)
-	s.Must(
-		s.node.Addr("client", narrow(otherAddrs)...),
-		s.node.DefaultRoute(addrs("192.0.3.2", "2001:db8:3::2")...),
-		world.Forward(),
-		world.NFT(`table inet dead-end {
-			chain forward { type filter hook forward priority 0; reject with icmpx type host-unreachable; }
-		}`),
-		peer.Forward(),
-		peer.IP("route add default via 172.16.0.1 table 100", "route add default via fd00:172:16::1 table 100"),
-	)
+	fabric := s.addFabric()
+	peer := s.connectVia(fabric, peerName, peerAddrs)
 	pods := make([]*netlab.Namespace, len(podNames))
 	for i, name := range podNames {
-		pods[i] = s.Namespace("pod-" + name)
-		if i < 2 {
-			s.connect(pods[i], "pod-"+name, podAddrs(i))
-			continue
+		if onThisNode(name) {
+			pods[i] = s.connect("pod-"+name, podAddrs(i))
+		} else {
+			pods[i] = s.connectVia(fabric, "pod-"+name, podAddrs(i))
 		}
-		s.connectVia(peer, pods[i], "pod-"+name, podAddrs(i))
 	}
 	s.clients = map[string]*netlab.Namespace{
-		"client": outside, nodeName: s.node, peerName: peer, "a": pods[0], "b": pods[1], "e": pods[4],
+		"client": client, nodeName: s.node, peerName: peer, "a": pods[0], "b": pods[1], "e": pods[4], "f": pods[5],
 	}
 	s.serve(peer, pods)
 	return s
 }
 
-// connect links somebody to the node, with a route through it to everybody.
-func (s *site) connect(n *netlab.Namespace, name string, own []netip.Addr) {
+// addWorld adds the node's default route.
+func (s *site) addWorld() {
+	world := s.connect("world", worldAddrs)
+	s.Must(
+		s.node.DefaultRoute(worldAddrs...),
+		world.Forward(),
+		world.NFT(`table inet dead-end {
+			chain forward { type filter hook forward priority 0; reject with icmpx type host-unreachable; }
+		}`))
+}
+
+// addFabric adds a router that sends to the node what comes from elsewhere.
+func (s *site) addFabric() *netlab.Namespace {
+	fabric := s.connect("fabric", fabricAddrs)
+	s.Must(fabric.Forward())
+	for _, a := range fabricAddrs {
+		s.Must(fabric.IP(fmt.Sprintf("route add default via %s table 100", a.Prev())))
+	}
+	return fabric
+}
+
+// connect links a new namespace to the node, with a route through it to everybody.
+func (s *site) connect(name string, own []netip.Addr) *netlab.Namespace {
+	n := s.Namespace(name)
 	s.link(s.node, n, name, own)
 	for _, a := range own {
 		s.who[a.Prev()] = nodeName + " next to " + name
 	}
+	return n
 }
 
-// connectVia links a pod to the other node, which sends all that the pod says to this
-// node and gets back what is for the pod.
-func (s *site) connectVia(peer, n *netlab.Namespace, name string, own []netip.Addr) {
-	s.link(peer, n, name, own)
+// connectVia links a new namespace to the fabric.
+func (s *site) connectVia(fabric *netlab.Namespace, name string, own []netip.Addr) *netlab.Namespace {
+	n := s.Namespace(name)
+	s.link(fabric, n, name, own)
 	for _, family := range []string{"-4", "-6"} {
-		s.Run(peer, "ip", family, "rule", "add", "iif", name, "lookup", "100")
+		s.Run(fabric, "ip", family, "rule", "add", "iif", name, "lookup", "100")
 	}
 	for f, a := range own {
-		s.Must(s.node.Route(subnet(a), peerAddrs[f]))
+		s.Must(s.node.Route(subnet(a), fabricAddrs[f]))
 	}
+	return n
 }
 
 // link links two namespaces, the first of which is the gateway of the second and has
@@ -154,6 +180,9 @@ func (s *site) serve(peer *netlab.Namespace, pods []*netlab.Namespace) {
 	}
 	for i, pod := range pods {
 		start(pod, podNames[i], podAddrs(i), "tcp", "udp")
+		for _, addr := range podAddrs(i) { // SCTP answers on any port
+			s.Serve(pod, "sctp", netip.AddrPortFrom(addr, 8080), podNames[i])
+		}
 	}
 	start(s.node, "host-0", nodeAddrs, "tcp", "udp")
 	start(peer, "host-1", peerAddrs, "tcp", "udp")

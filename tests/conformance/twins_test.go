@@ -45,11 +45,11 @@ const user = "system:kube-proxy"
 
 var apiAddr = netip.MustParseAddr("192.0.2.2")
 
-// newTwins returns twins whose proxies run and have found each other's feet: every
+// newTwins returns twins whose proxies run and have programmed what there is: every
 // watch has been seen to work.
 func newTwins(t *testing.T, c settings) *twins {
 	t.Helper()
-	w := &twins{T: netlab.NewT(t), t: t, objects: make(map[string]any), settings: c}
+	w := &twins{T: netlab.NewT(t), t: t, objects: make(map[string]any)}
 	control, err := newControl(w.T)
 	w.Must(err)
 	w.ours, w.theirs = newSite(t, "kube-nft", 1, control), newSite(t, "kube-proxy", 2, control)
@@ -63,13 +63,34 @@ func newTwins(t *testing.T, c settings) *twins {
 	w.createNode()
 	w.createSentinel()
 
-	paths, err := cluster.Build(t.Context(), slog.Default(), cluster.Proxy)
-	w.Must(err)
-	w.ourProxy = w.ours.runOurs(t, w.kubeconfig, c)
-	w.theirProxy = w.theirs.runTheirs(t, paths[0], w.kubeconfig, c)
-	w.settle()
-	w.wakeTheirs()
+	w.startProxies(c)
 	return w
+}
+
+// startProxies starts both, and waits until both have done their work.
+func (w *twins) startProxies(c settings) {
+	w.t.Helper()
+	w.settings = c
+	paths, err := cluster.Build(w.t.Context(), slog.Default(), cluster.Proxy)
+	w.Must(err)
+	w.ourProxy = w.ours.runOurs(w.t, w.kubeconfig, c)
+	w.theirProxy = w.theirs.runTheirs(w.t, paths[0], w.kubeconfig, c)
+	w.wakeTheirs()
+}
+
+// restartOurs has another kube-nft take over.
+func (w *twins) restartOurs() {
+	w.t.Helper()
+	w.ourProxy.kill()
+	w.ourProxy = w.ours.runOurs(w.t, w.kubeconfig, w.settings)
+}
+
+// restart has others take over, with other settings.
+func (w *twins) restart(c settings) {
+	w.t.Helper()
+	w.ourProxy.kill()
+	w.theirProxy.kill()
+	w.startProxies(c)
 }
 
 func (w *twins) sites() []*site { return []*site{w.ours, w.theirs} }
@@ -77,6 +98,8 @@ func (w *twins) sites() []*site { return []*site{w.ours, w.theirs} }
 func (w *twins) createNode() {
 	w.t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName, Labels: map[string]string{corev1.LabelTopologyZone: "zone-a"}}}
+	node.Spec.PodCIDRs = []string{"10.244.0.0/23", "fd00:10:244::/63"} // of a and b
+	node.Spec.PodCIDR = node.Spec.PodCIDRs[0]
 	for _, a := range nodeAddrs {
 		node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
 	}
@@ -92,18 +115,20 @@ func (w *twins) setZone(zone string) {
 		map[string]any{"metadata": map[string]any{"labels": map[string]any{corev1.LabelTopologyZone: zone}}}, nil)
 }
 
-// wakeTheirs makes kube-proxy look at what it may have missed: a Node that came
-// between reading it and watching it (F13), and ServiceCIDRs, which it programs
-// in a full pass only (F4). A change of zone is a cause for one.
+// wakeTheirs makes kube-proxy look at what it may have missed while it started: the
+// Node, which may come between reading it and watching it (F13), and ServiceCIDRs,
+// which it programs in a full pass only (F4). A change of zone is a cause for one.
 func (w *twins) wakeTheirs() {
 	w.t.Helper()
 	w.Eventually(soon, func() error {
-		w.setZone("zone-b")
-		w.settle()
-		w.setZone("zone-a")
-		w.settle()
-		for f := range families {
-			_, err := w.theirs.node.Ask(w.t.Context(), "tcp", netip.AddrPortFrom(unallocated[f], 80), netlab.Timeout(200*time.Millisecond))
+		for _, zone := range []string{"zone-b", "zone-a"} {
+			w.setZone(zone)
+			if err := w.trySettle(3 * time.Second); err != nil {
+				return err
+			}
+		}
+		for _, addr := range (&plan{index: 251}).clusterIPs() { // nobody's
+			_, err := w.theirs.node.Ask(w.t.Context(), "tcp", netip.AddrPortFrom(addr, 80), netlab.Timeout(200*time.Millisecond))
 			if !errors.Is(err, netlab.ErrTimeout) {
 				return fmt.Errorf("kube-proxy has no ServiceCIDR: %w", err)
 			}
@@ -117,13 +142,21 @@ func (w *twins) wakeTheirs() {
 // that comes last has a visible effect.
 func (w *twins) settle() {
 	w.t.Helper()
+	w.Must(w.trySettle(soon))
+}
+
+func (w *twins) trySettle(within time.Duration) error {
+	w.t.Helper()
 	w.generation++
 	w.writeSentinel()
 	for f := range families {
 		for _, s := range w.sites() {
-			w.awaitSentinel(s, f)
+			if err := netlab.Poll(within, func() error { return w.askSentinel(s, f) }); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
 
 // The sentinel has a port, a target port and an endpoint that depend on the
@@ -144,25 +177,23 @@ func (w *twins) sentinelPort() int32 { return int32(1000 + w.generation%1000) }
 
 func (w *twins) sentinelTarget() int32 { return []int32{8080, 9090}[w.generation%2] }
 
-func (w *twins) awaitSentinel(s *site, f int) {
+// askSentinel returns an error unless the sentinel answers as it does in this
+// generation.
+func (w *twins) askSentinel(s *site, f int) error {
 	w.t.Helper()
+	w.Must(w.ourProxy.alive(), w.theirProxy.alive())
 	at := netip.AddrPortFrom(w.sentinel.clusterIPs()[f], uint16(w.sentinelPort()))
 	want := fmt.Sprintf("%s:%d", map[string]string{"zone-a": "a", "zone-b": "b"}[w.zone], w.sentinelTarget())
-	w.Eventually(soon, func() error {
-		if err := errors.Join(w.ourProxy.alive(), w.theirProxy.alive()); err != nil {
-			w.t.Fatal(err)
+	for range 16 { // each of several endpoints may answer as wanted now and then
+		a, err := s.node.Ask(w.t.Context(), "tcp", at, netlab.Timeout(200*time.Millisecond))
+		if err == nil && a.Server != want {
+			err = fmt.Errorf("%s answers, want %s", a.Server, want)
 		}
-		for range 16 { // each of several endpoints may answer as wanted now and then
-			a, err := s.node.Ask(w.t.Context(), "tcp", at, netlab.Timeout(200*time.Millisecond))
-			if err == nil && a.Server != want {
-				err = fmt.Errorf("%s answers, want %s", a.Server, want)
-			}
-			if err != nil {
-				return fmt.Errorf("%s has not settled: %w", s.name, err)
-			}
+		if err != nil {
+			return fmt.Errorf("%s has not settled: %w", s.name, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // do asks the API as Admin and ends the test if it refuses.
