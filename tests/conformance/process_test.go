@@ -95,6 +95,7 @@ func (s *site) runOurs(t *testing.T, kubeconfig string, c settings) *process {
 		"--hostname-override", nodeName,
 		"--nodeport-addresses", c.nodePortAddresses,
 		"--iptables-masquerade-bit", fmt.Sprint(c.masqueradeBit),
+		"--conntrack-max-per-core", "0",
 		"--v", "2"}
 	if c.clusterCIDR != "" {
 		args = append(args, "--cluster-cidr", c.clusterCIDR)
