@@ -189,3 +189,30 @@ func TestDrift(t *testing.T) {
 		})
 	}
 }
+
+// TestOtherFirewall: what another table drops stays dropped, translated or not; no
+// rule here accepts on its behalf (A3.14).
+func TestOtherFirewall(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.write(t, "web.yaml", withSlices(service("web", 1, everyProtocol(80)...), c.a)...)
+	c.run(t, "--cluster-cidr", clusterCIDR)
+	check := func(name string, dropped bool) {
+		t.Run(name, func(t *testing.T) {
+			eachWay(t, func(t *testing.T, network string, f family) {
+				if dst := netip.AddrPortFrom(clusterIP(1)[f], 80); dropped {
+					c.silent(t, c.client, network, dst)
+				} else {
+					c.served(t, c.client, network, dst, masqueraded, "a")
+				}
+			})
+		})
+	}
+	check("A3.14 alone", false)
+	for _, priority := range []int{-1, 1} { // before and after ours
+		c.Must(c.node.NFT(fmt.Sprintf("table inet firewall { chain forward { type filter hook forward priority %d; policy drop; }; }", priority)))
+		check(fmt.Sprintf("A3.14 beside a firewall at priority %d", priority), true)
+		c.Must(c.node.NFT("delete table inet firewall"))
+	}
+	check("A3.14 alone again", false)
+}
