@@ -158,8 +158,16 @@ func TestEvents(t *testing.T) {
 				step++
 				last = append(last[max(0, len(last)-5):], event.String())
 				event.Apply(c.queue)
-				if step%7 == 3 {
-					continue // two events in one commit
+				if step%7 == 3 || step%50 > 10 && step%50 < 25 {
+					continue // several events in one commit
+				}
+				if step%50 == 25 {
+					// A kill and a start: nobody watched what happened last.
+					pending, _ := c.queue.take()
+					c.merge(pending)
+					if done := restart(c, conn); done.Batches < 0 {
+						t.Fatalf("step %d: a start failed\nafter %q", step, last)
+					}
 				}
 				if err := c.pass(context.Background()); err != nil {
 					t.Fatalf("step %d: %v\nafter %q", step, err, last)
@@ -191,7 +199,7 @@ func restart(c *Controller, conn *kernel.Conn) Commit {
 		done.Batches = -1
 	}
 	for i, table := range fresh.tables {
-		c.tables[i].desired = table.desired
+		*c.tables[i] = *table
 	}
 	return done
 }

@@ -240,8 +240,8 @@ const atATime = 500
 // transaction was: they may have been noted under an endpoint that has left.
 func (c *Conn) forgetLate(changes []nft.Change) error {
 	for _, change := range changes {
-		if len(change.Delta.Keep) == 0 {
-			continue
+		if keep := len(change.Delta.Keep); keep == 0 || keep == change.Delta.Size() {
+			continue // no endpoint left in this transaction
 		}
 		err := c.retryExpired(func() error {
 			edits, err := c.edits(change.Schema.Family, nft.Delta{Keep: change.Delta.Keep})
