@@ -169,7 +169,7 @@ func eventually(t *testing.T, f func() error) {
 	}
 }
 
-// TestNothingBeforeSynced: what is known so far is not written.
+// TestNothingBeforeSynced: what is known so far is not written (A2.11).
 func TestNothingBeforeSynced(t *testing.T) {
 	f := newFake()
 	c, _, stop := started(t, f)
@@ -312,7 +312,7 @@ func TestForeignTable(t *testing.T) {
 	}
 }
 
-// TestColdOrder: what a cluster waits for comes first, refusals last.
+// TestColdOrder: what a cluster waits for comes first, refusals last (F8).
 func TestColdOrder(t *testing.T) {
 	f := newFake()
 	var seen []nft.Element

@@ -3,57 +3,111 @@
 package tests
 
 import (
+	"bytes"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 )
 
-// elsewhere are rows that other tests show than those in tests/e2e.
-var elsewhere = map[string]string{
-	"A2.5":  "tests/e2e, with A3.2",
-	"A2.7":  "tests/e2e, with A2.6",
-	"A2.11": "tests/apiserver, TestSync",
-	"A3.7":  "controller/model, TestFromService",
-	"A3.13": "tests/e2e, TestKill and TestPolicyFlips",
-	"A4.7":  "nft/conntrack, TestPersist",
-	"A4.8":  "nft/kernel, TestGolden: there is no such rule",
-}
+var update = flag.Bool("update", false, "rewrite docs/behaviour.md")
 
-// TestBehaviour keeps docs/behaviour.md and the tests in step: a row that tests
-// name is in the list, and one that the list calls carried has a test.
+const behaviourHead = `# What each kind of Service does
+
+This page is made from the tests: each row has a number, a test that shows it names
+it, and ` + "`make update`" + ` writes the page anew from tests/rows_test.go. Tests without a
+package are in tests/e2e, and send packets. kube-proxy's nftables mode is the model
+where a row does not say otherwise; [conformance.md](conformance.md) lists where the two
+differ.
+
+| row | subject | what happens | state | shown by |
+|---|---|---|---|---|
+`
+
+// shownIn are the packages whose tests show rows.
+var shownIn = []string{"e2e", "apiserver", "conformance", "../controller", "../controller/compile", "../controller/model", "../controller/source", "../nft/kernel", "../nft/conntrack"}
+
+// TestBehaviour makes docs/behaviour.md from the rows and the tests that name them.
 func TestBehaviour(t *testing.T) {
-	list, err := os.ReadFile("../docs/behaviour.md")
-	if err != nil {
-		t.Fatal(err)
+	shown := make(map[string][]string)
+	for _, dir := range shownIn {
+		files, err := filepath.Glob(dir + "/*_test.go")
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no tests in %s, %v", dir, err)
+		}
+		for _, file := range files {
+			collectRows(t, file, shown)
+		}
 	}
-	state := make(map[string]string)
-	for _, m := range regexp.MustCompile(`(?m)^\| ([AF][0-9.]+) \|.*\| ([a-z ]+) \|$`).FindAllStringSubmatch(string(list), -1) {
-		state[m[1]] = m[2]
+	page := bytes.NewBufferString(behaviourHead)
+	for _, r := range rows {
+		state, tests := "carried", shown[r.id]
+		delete(shown, r.id)
+		switch {
+		case r.missing != "":
+			state, tests = "not yet: "+r.missing, nil
+		case len(tests) == 0:
+			t.Errorf("no test names %s", r.id)
+		}
+		fmt.Fprintf(page, "| %s | %s | %s | %s | %s |\n", r.id, r.subject, r.text, state, strings.Join(tests, ", "))
 	}
-	if len(state) < 40 {
-		t.Fatalf("only %d rows", len(state))
+	for id, tests := range shown {
+		t.Errorf("%v name %s, which is not in tests/rows_test.go", tests, id)
 	}
-	files, err := filepath.Glob("e2e/*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	named := make(map[string]bool)
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
+	const file = "../docs/behaviour.md"
+	if *update {
+		if err := os.WriteFile(file, page.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		for _, row := range regexp.MustCompile(`\b(A[1-4]\.[0-9]+|F[0-9]+)\b`).FindAllString(string(text), -1) {
-			named[row] = true
-			if state[row] == "" {
-				t.Errorf("%s names %s, which is not in docs/behaviour.md", file, row)
-			}
-		}
 	}
-	for row, s := range state {
-		if s == "carried" && !named[row] && elsewhere[row] == "" {
-			t.Errorf("%s is called carried, but no test names it", row)
+	have, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(have, page.Bytes()) {
+		t.Errorf("%s is not what the tests show: run make update", file)
+	}
+}
+
+var rowID = regexp.MustCompile(`\b(A[1-4]\.[0-9]+|F[0-9]+)\b`)
+
+// collectRows notes which tests of a file name which rows, in their comments or in
+// the names of their cases.
+func collectRows(t *testing.T, file string, shown map[string][]string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fset := token.NewFileSet()
+	parsed, err := parser.ParseFile(fset, file, text, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range parsed.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || f.Recv != nil || !strings.HasPrefix(f.Name.Name, "Test") || f.Name.Name == "TestMain" {
+			continue
+		}
+		begin := f.Pos()
+		if f.Doc != nil {
+			begin = f.Doc.Pos()
+		}
+		name := f.Name.Name
+		if dir := filepath.Base(filepath.Dir(file)); dir != "e2e" {
+			name = dir + "." + name
+		}
+		for _, id := range rowID.FindAllString(string(text[fset.Position(begin).Offset:fset.Position(f.End()).Offset]), -1) {
+			if !slices.Contains(shown[id], name) {
+				shown[id] = append(shown[id], name)
+			}
 		}
 	}
 }

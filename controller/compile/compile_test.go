@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/types"
@@ -255,4 +256,30 @@ func TestCrowded(t *testing.T) {
 func ExampleFrontend_String() {
 	fmt.Println(Frontend{netip.MustParseAddr("fd00::1"), nft.UDP, 53}, Frontend{Proto: nft.TCP, Port: 30080})
 	// Output: [fd00::1]:53/udp node port 30080/tcp
+}
+
+// TestAffinityIsData: what a Service port with affinity owns does not depend on its
+// endpoints: one map, asked once, however many there are (F7).
+func TestAffinityIsData(t *testing.T) {
+	table := NewTable(nft.IPv4)
+	table.Settle()
+	s := newService("w", 1, "192.0.2.1")
+	s.AffinityTimeout = 3 * time.Hour
+	table.Set(s, selecting(1, 2))
+	first, _ := table.TakeDelta()
+	if len(first.Affinities) != 1 || len(first.Affinities[0].Is.Maps()) != 1 {
+		t.Fatalf("with two endpoints: %+v", first.Affinities)
+	}
+	var ids []int
+	for id := range 500 {
+		ids = append(ids, id+1)
+	}
+	table.Set(s, selecting(ids...))
+	if d, _ := table.TakeDelta(); len(d.Affinities) != 0 || len(d.Keep) != 0 {
+		t.Errorf("with 498 more: %+v, %+v", d.Affinities, d.Keep)
+	}
+	table.Set(s, selecting(ids[1:]...))
+	if d, _ := table.TakeDelta(); len(d.Affinities) != 0 || len(d.Keep) != 1 {
+		t.Errorf("with one less: %+v, and clients of %d Service ports to go through", d.Affinities, len(d.Keep))
+	}
 }

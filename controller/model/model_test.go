@@ -36,6 +36,8 @@ func web(change func(*corev1.Service)) *corev1.Service {
 	return s
 }
 
+// TestFromService: what is read of a Service, and what is left out, such as an
+// external policy where nothing is external (A3.7).
 func TestFromService(t *testing.T) {
 	base := func(change func(*Service)) *Service {
 		s := &Service{

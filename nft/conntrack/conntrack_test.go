@@ -247,7 +247,7 @@ func TestPurge(t *testing.T) {
 	}
 }
 
-// TestPersist: disturbed listings begin again, but not for ever.
+// TestPersist: disturbed listings begin again, but not for ever (A4.7).
 func TestPersist(t *testing.T) {
 	type outcome struct {
 		whole bool

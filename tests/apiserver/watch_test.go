@@ -100,7 +100,7 @@ func (s *site) checkSelectors() {
 }
 
 // TestSync checks that nothing is written while it is not known what: without the
-// endpoints every Service would refuse its clients.
+// endpoints every Service would refuse its clients (A2.11).
 func TestSync(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, first, second string }{

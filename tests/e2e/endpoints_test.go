@@ -12,7 +12,7 @@ import (
 )
 
 // TestPorts: how Service ports, slices and their ports come together (A1.1,
-// A1.16, A2.1, A2.9, A2.10). Every case is a Service of its own.
+// A1.16, A2.1, A2.9, A2.10, F12). Every case is a Service of its own.
 func TestPorts(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

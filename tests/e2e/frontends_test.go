@@ -60,7 +60,7 @@ func TestLoadBalancer(t *testing.T) {
 }
 
 // TestConflicts: of two Services with one frontend the oldest has it, the other
-// is logged and takes over when the first one goes (A1.17).
+// is logged and takes over when the first one goes (A1.17, F6).
 func TestConflicts(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

@@ -50,7 +50,7 @@ func withHints(objects []any, hints ...*discoveryv1.EndpointHints) []any {
 	return eachEndpoint(objects, func(i int, e *discoveryv1.Endpoint) { e.Hints = hints[i] })
 }
 
-// TestHints: which endpoints are meant for this node and for its zone (A2.6), from
+// TestHints: which endpoints are meant for this node and for its zone (A2.6, A2.7), from
 // everywhere and through every frontend under the policy Cluster.
 func TestHints(t *testing.T) {
 	t.Parallel()
@@ -148,7 +148,8 @@ func TestHintsLocal(t *testing.T) {
 }
 
 // TestZoneChanges: the Node's zone decides from when it changes on, with nothing
-// else that changes (A2.6). Hints that change do as well.
+// else that changes, also if the Node comes last of all (A2.6, F13). Hints that
+// change do as well.
 func TestZoneChanges(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

@@ -109,7 +109,7 @@ func TestOldTable(t *testing.T) {
 	t.Run("another configuration", func(t *testing.T) { served(t, masqueraded) })
 }
 
-// TestCleanup: after cleanup the host is as it was before.
+// TestCleanup: after cleanup the host is as it was before (F10).
 func TestCleanup(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -191,7 +191,7 @@ func TestDrift(t *testing.T) {
 }
 
 // TestOtherFirewall: what another table drops stays dropped, translated or not; no
-// rule here accepts on its behalf (A3.14).
+// rule here accepts on its behalf (A3.14), nor drops what conntrack finds invalid (A4.8).
 func TestOtherFirewall(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
@@ -215,4 +215,7 @@ func TestOtherFirewall(t *testing.T) {
 		c.Must(c.node.NFT("delete table inet firewall"))
 	}
 	check("A3.14 alone again", false)
+	if ruleset, err := c.node.Ruleset(); err != nil || strings.Contains(ruleset, "invalid") {
+		t.Errorf("there is a rule about invalid packets, %v:\n%s", err, ruleset)
+	}
 }

@@ -14,7 +14,7 @@ import (
 
 // TestExternalLocal: under the external traffic policy Local who is outside
 // reaches the endpoints on this node and keeps its address, even if there are
-// none; local pods and the node reach all endpoints (A3.2, A3.5, A3.6). The
+// none; local pods and the node reach all endpoints (A2.5, A3.2, A3.5, A3.6). The
 // cluster IP has nothing to do with it.
 func TestExternalLocal(t *testing.T) {
 	t.Parallel()
@@ -164,7 +164,7 @@ func TestInternalLocal(t *testing.T) {
 }
 
 // TestLocalConditions: the endpoints of the policies Cluster and Local are judged
-// separately (A2.2, A2.3, A2.4).
+// separately (A2.2, A2.3, A2.4, F11).
 func TestLocalConditions(t *testing.T) {
 	t.Parallel()
 	var (
