@@ -176,9 +176,9 @@ func (s *Schema) learnChains() []RuleChain {
 // destination was one; at least it was no ClusterIP.
 func (s *Schema) wasToNode() clause {
 	if s.Options.AllNodePorts {
-		return originalIn(s.Family, " != ", ClusterIPs)
+		return originalNotIn(s.Family, ClusterIPs)
 	}
-	return originalIn(s.Family, " ", NodeIPs)
+	return originalIn(s.Family, NodeIPs)
 }
 
 // affinityName splits the name of a chain or map that a Service port owns.
@@ -242,10 +242,17 @@ func vmapOriginal(f Family, s Set) clause {
 }
 
 // originalIn matches connections by the address that the client used.
-func originalIn(f Family, op string, set Set) clause {
-	return clause{"ct original " + f.String() + " daddr" + op + "@" + set.String(), []expr.Any{
+func originalIn(f Family, s Set) clause {
+	return clause{"ct original " + f.String() + " daddr @" + s.String(), []expr.Any{
 		loadOriginal(ctDaddr(f), firstReg),
-		&expr.Lookup{SourceRegister: firstReg, SetName: set.String(), Invert: op != " "},
+		&expr.Lookup{SourceRegister: firstReg, SetName: s.String()},
+	}}
+}
+
+func originalNotIn(f Family, s Set) clause {
+	return clause{"ct original " + f.String() + " daddr != @" + s.String(), []expr.Any{
+		loadOriginal(ctDaddr(f), firstReg),
+		&expr.Lookup{SourceRegister: firstReg, SetName: s.String(), Invert: true},
 	}}
 }
 

@@ -233,6 +233,75 @@ comes by: both find the same frontend in KUBE-SERVICES, which leads them to all
 endpoints by KUBE-XLB-SVC-n, the node masqueraded. The internal policy Local needs
 nothing of this: the frontend of a ClusterIP leads to fewer slots.
 
+# Features
+
+The external policy Local is one of the Features: sets, chains and rules that exist
+only while a Service needs them, because packets pay for them. They come in the
+transaction of the first such Service and go in that of the last; other chains of the
+table get other rules in it. A table is adopted with whatever features it has.
+
+# Session affinity
+
+A Service port with affinity owns a map from clients to endpoints, which the kernel
+fills, and a chain for each way to it; its frontends jump there first. Who is not in
+the map returns, to a second verdict map that says how the frontend is balanced.
+
+	map KUBE-AFFINITY-default/web/tcp/http {
+		typeof ip saddr : ip daddr . th dport
+		size 65536
+		flags dynamic,timeout
+		elements = { 198.51.100.9 timeout 3h expires 2h59m48s : 10.128.1.3 . 8080 }
+	}
+	chain KUBE-SERVICES {
+		ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES             # : jump KUBE-AFFINITY-default/web/tcp/http
+		ip daddr . meta l4proto . th dport vmap @KUBE-AFFINITY-SERVICES    # : goto KUBE-SVC-3
+		ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
+	}
+	chain KUBE-AFFINITY-default/web/tcp/http {
+		ip saddr != 10.128.0.0/16 jump KUBE-MARK-MASQ
+		meta l4proto tcp dnat ip to ip saddr map @KUBE-AFFINITY-default/web/tcp/http
+	}
+
+dnat ends the nat chain, so that the client is noted later: after translation and
+before its own address is replaced. Only the first packet of a connection counts,
+and only endpoints that Services with affinity have now.
+
+	chain KUBE-LEARN-POSTROUTING {
+		type filter hook postrouting priority srcnat - 1; policy accept;
+		ct status confirmed accept
+		ct status dnat jump KUBE-LEARN
+	}
+	chain KUBE-LEARN {
+		meta l4proto tcp ct original ip daddr . meta l4proto . ct original proto-dst vmap @KUBE-LEARN
+		ct original ip daddr @KUBE-NODE-IP meta l4proto tcp meta l4proto . ct original proto-dst vmap @KUBE-LEARN-NODEPORTS
+		…
+	}
+	chain KUBE-LEARN-default/web/tcp/http {
+		ip daddr . meta l4proto . th dport @KUBE-LEARN-SEP meta l4proto tcp update @KUBE-AFFINITY-default/web/tcp/http { ct original ip saddr timeout 3h : ip daddr . th dport }
+	}
+
+KUBE-LEARN-INPUT does the same for endpoints on the node's own addresses. update
+starts the time of an entry that is there again and does not change it; so whoever
+deletes an endpoint deletes what its clients are noted under (Keep). Where a policy
+is Local there is a second map, KUBE-AFFINITY-XLB-default/web/tcp/http, with endpoints
+on this node: those of one policy are no good for the other.
+
+Should the map be full, update does nothing: new clients are balanced each time.
+
+# Source ranges
+
+Who may reach a load balancer IP is decided before translation, at two hooks:
+
+	chain KUBE-FIREWALL-PREROUTING {
+		type filter hook prerouting priority dstnat - 10; policy accept;
+		ct state != new accept
+		ip daddr . meta l4proto . th dport != @KUBE-LOAD-BALANCER-FW accept
+		ip daddr . meta l4proto . th dport . ip saddr != @KUBE-LOAD-BALANCER-SOURCE-CIDR drop
+	}
+
+KUBE-FIREWALL-OUTPUT is for processes on this node. The ranges of one frontend are
+disjoint: the kernel takes no others.
+
 # One connection
 
 A client 198.51.100.9 connects to 192.0.2.80, TCP port 80:
@@ -270,7 +339,6 @@ as a whole, in one transaction.
 
   - LocalPods: the prefix of the first rule of KUBE-SVC-n; without it the rule is
     left out and nobody is masqueraded on the way to a ClusterIP.
-  - LocalPolicy: the jump to KUBE-XLB. It comes with the first Service that needs it.
   - MasqueradeAll: that rule is `jump KUBE-MARK-MASQ` for everybody.
   - MasqueradeBit: the bit 0x00004000 of the mark. The other bits are not ours.
   - AllNodePorts: `fib daddr type local ip daddr != 127.0.0.0/8` instead of

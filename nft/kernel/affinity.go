@@ -219,22 +219,26 @@ func keepers(keep nft.Keep, index int, next func(entry) (entry, bool)) func(entr
 	}
 }
 
-// edit appends edits. An entry may have expired since it was read, and to delete
-// what is not there fails the whole transaction: so each one that goes is added
-// before, which does nothing if it is there. Those that go first make room for it.
+// soon is how little of an entry's time is left, in milliseconds, when it may be over
+// before a transaction is through.
+const soon = 10_000
+
+// edit appends edits. To delete what is not there fails the whole transaction, and an
+// entry may have expired since it was read: one that expires soon is added before,
+// which does nothing if it is there. The others go first and make room for it.
 func (b *batch) edit(f nft.Family, edits []edit) {
 	for _, e := range edits {
 		slices.SortFunc(e.gone, func(x, y entry) int { return cmp.Compare(y.expires, x.expires) })
-		for part := range slices.Chunk(e.gone, atATime) {
-			b.entries(unix.NFT_MSG_NEWSETELEM, f, e.name, part)
-			b.entries(unix.NFT_MSG_DELSETELEM, f, e.name, part)
+		last := slices.IndexFunc(e.gone, func(e entry) bool { return e.expires < soon })
+		if last < 0 {
+			last = len(e.gone)
 		}
+		b.entries(unix.NFT_MSG_DELSETELEM, f, e.name, e.gone[:last])
+		b.entries(unix.NFT_MSG_NEWSETELEM, f, e.name, e.gone[last:])
+		b.entries(unix.NFT_MSG_DELSETELEM, f, e.name, e.gone[last:])
 		b.entries(unix.NFT_MSG_NEWSETELEM, f, e.name, e.new)
 	}
 }
-
-// atATime is how many entries are added before they are deleted.
-const atATime = 500
 
 // forgetLate forgets once more, for connections that were under way while the
 // transaction was: they may have been noted under an endpoint that has left.
@@ -263,12 +267,14 @@ func (c *Conn) forgetLate(changes []nft.Change) error {
 // change on their own before it is through.
 const maxExpired = 5
 
-// retryExpired repeats what fails because an entry expired in the meantime, and
-// there was no room for it (ENFILE) or the client was sent elsewhere (EBUSY).
+// retryExpired repeats what fails because an entry expired in the meantime: it was
+// not there (ENOENT), there was no room to add it (ENFILE), or its client has been sent
+// elsewhere (EBUSY).
 func (c *Conn) retryExpired(do func() error) error {
 	for try := 1; ; try++ {
 		err := do()
-		if err == nil || !errors.Is(err, unix.ENFILE) && !errors.Is(err, unix.EBUSY) || try == maxExpired {
+		again := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.EBUSY)
+		if !again || try == maxExpired {
 			return err
 		}
 	}

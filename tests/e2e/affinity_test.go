@@ -324,7 +324,7 @@ func TestAffinityHost(t *testing.T) {
 				}
 			})...)
 			c.run(t, "--cluster-cidr", clusterCIDR)
-			all := append(c.clients(t, 12), c.b, c.node)
+			all := append(c.clients(t, 30), c.b, c.node)
 			eachWayOf(t, networks[:2], func(t *testing.T, network string, f family) {
 				at := c.settle(t, all, network, frontends(1, f)...)
 				c.unmoved(t, at, network, frontends(1, f)...)
