@@ -60,7 +60,9 @@ type Config struct {
 	AddrsChanged <-chan struct{}
 	// LocalPorts serves node ports on loopback. Nil is nobody.
 	LocalPorts LocalPorts
-	Logger     *slog.Logger
+	// HealthPorts answers load balancers that ask for endpoints. Nil is nobody.
+	HealthPorts HealthPorts
+	Logger      *slog.Logger
 	// Cleaner deletes UDP flows that a commit leaves stale; nil is none. Its Run is
 	// the caller's to start.
 	Cleaner *Cleaner
@@ -99,9 +101,12 @@ type Controller struct {
 	touched map[nft.Family]frontends
 	// endpoints is room for those of one Service port.
 	endpoints []model.PortEndpoint
-	// untold are the Services that LocalPorts is to be told of.
+	// untold are the Services that LocalPorts and HealthPorts are to be told of.
 	untold  map[types.NamespacedName]*model.Entry
 	metrics metrics
+	// failingSince is when the first of the passes failed that have failed since the
+	// last good one; zero if it was good.
+	failingSince time.Time
 }
 
 // table is one family's table: what it should be, and whether it needs comparing
@@ -204,6 +209,7 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 		retry = nil
 		err := c.pass(ctx)
 		failing = err != nil
+		c.tellHealth(err)
 		switch {
 		case err == nil:
 			delay = firstRetry

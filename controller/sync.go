@@ -36,7 +36,7 @@ func (c *Controller) pass(ctx context.Context) error {
 		}
 		return err
 	}
-	c.tellLocalPorts()
+	c.tellServices()
 	c.checkFlows()
 	c.report(start, done)
 	return nil
@@ -120,6 +120,7 @@ func (c *Controller) setNodeIPs() {
 		if !c.config.NodePorts.All(t.schema.Family) {
 			t.desired.SetNodeIPs(c.config.NodePorts.Addrs(&node, local))
 		}
+		c.tellAddrs(t)
 	}
 }
 
@@ -153,7 +154,7 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 
 // compile brings one Service into a table.
 func (c *Controller) compile(t *compile.Table, e *model.Entry) {
-	c.noteLocalPorts(e)
+	c.noteService(e)
 	defer c.touch(t, e.Name)()
 	if e.Service == nil {
 		t.Delete(e.Name)

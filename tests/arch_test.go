@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	"controller/source":    nil,
 	"controller/compile":   {"controller/model", "nft"},
 	"controller/event":     {"controller/model"},
+	"controller/health":    {"controller/model"},
 	"controller/localport": {"controller/model"},
 	"controller":           {"controller/compile", "controller/model", "controller/source", "nft"},
 }
@@ -34,6 +35,7 @@ var forbidden = map[string][]string{
 	"controller/model":     {"k8s.io/client-go"},
 	"controller/compile":   {"k8s.io/client-go", "k8s.io/api/"},
 	"controller/event":     {"github.com/mdlayher/netlink"},
+	"controller/health":    {"github.com/mdlayher/netlink", "k8s.io/client-go", "k8s.io/api/"},
 	"controller/localport": {"github.com/mdlayher/netlink", "k8s.io/client-go", "k8s.io/api/"},
 	"controller":           {"net/http", "github.com/mdlayher/netlink", "k8s.io/client-go"},
 }

@@ -32,7 +32,7 @@ differ.
 `
 
 // shownIn are the packages whose tests show rows.
-var shownIn = []string{"e2e", "apiserver", "conformance", "../controller", "../controller/compile", "../controller/model", "../controller/source", "../nft/kernel", "../nft/conntrack"}
+var shownIn = []string{"e2e", "apiserver", "conformance", "../controller", "../controller/compile", "../controller/health", "../controller/model", "../controller/source", "../nft/kernel", "../nft/conntrack"}
 
 // TestBehaviour makes docs/behaviour.md from the rows and the tests that name them.
 func TestBehaviour(t *testing.T) {

@@ -20,7 +20,7 @@ var rows = []row{
 	{id: "A1.10", subject: "ipMode Proxy", text: "not served here"},
 	{id: "A1.11", subject: "external IPs", text: "served like load balancer addresses, but never at an address that is another Service's ClusterIP"},
 	{id: "A1.12", subject: "loadBalancerSourceRanges", text: "who is in none of the ranges is dropped, in silence, whether the Service has endpoints or not; pods and the node's own processes, too. Load balancer IPs only: ClusterIP, external IPs and node ports of the Service stay open. Established connections live on when ranges change. Where the node's own address is in a range, so is the load balancer IP itself, which the node's processes have as their source if it is configured there. A list in which nothing can be read lets nobody in"},
-	{id: "A1.13", subject: "healthCheckNodePort", text: "known, with the number of ready endpoints here", missing: "nobody listens, it comes with the health endpoints"},
+	{id: "A1.13", subject: "healthCheckNodePort", text: "tells how many ready endpoints are on this node, 200 if there are any and 503 if not, at the addresses that node ports are served on; a port that somebody else has is logged, told by an event and tried again; 503 while changes have not come through for a minute"},
 	{id: "A1.14", subject: "SCTP", text: "as TCP and UDP"},
 	{id: "A1.15", subject: "dual stack", text: "one table per family, each for itself"},
 	{id: "A1.16", subject: "ports", text: "joined by name and protocol; endpoints of one Service port may listen on different numbers; slice ports without a number are none"},

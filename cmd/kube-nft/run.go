@@ -14,7 +14,9 @@ import (
 
 	"github.com/kube-nft/kube-nft/controller"
 	"github.com/kube-nft/kube-nft/controller/event"
+	"github.com/kube-nft/kube-nft/controller/health"
 	"github.com/kube-nft/kube-nft/controller/localport"
+	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/nft"
 	"github.com/kube-nft/kube-nft/nft/conntrack"
 	"github.com/kube-nft/kube-nft/nft/kernel"
@@ -73,6 +75,14 @@ func serve(ctx context.Context, o *options, m *metricsOptions) error {
 	if err != nil {
 		return err
 	}
+	checks := health.New(log, func(s *model.Service, at string, err error) {
+		if config.Events != nil {
+			config.Events.Warn(s, "FailedToStartServiceHealthcheck", at, fmt.Sprintf("node %s cannot answer the load balancer's "+
+				"health checks at %s: %v; free the port, or let the Service be given another one", config.NodeName, at, err))
+		}
+	})
+	defer checks.Close()
+	config.HealthPorts = checks
 	log.Info("starting", "version", version(), "node", config.NodeName, "families", len(config.Options))
 	o.limits.Apply("/", log) // conntrack is loaded by now, and with it they are there
 	var stopCleaner func()

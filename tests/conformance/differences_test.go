@@ -25,14 +25,6 @@ type difference struct {
 // differences is the list of all, and docs/conformance.md has the same.
 var differences = []*difference{
 	{
-		name:   "healthCheckNodePort",
-		reason: "Not there yet: nobody answers. kube-proxy says how many endpoints are here.",
-		explains: func(d divergence) bool {
-			return d.to.kind == healthPort && d.ours.String() == "refused"
-		},
-		cases: []string{"health-local", "health-remote", "health-ends", "health-none"},
-	},
-	{
 		name: "UDP flows to a node port without endpoints",
 		reason: "Better: they are forgotten, so that the client is told. kube-proxy leaves them where they were " +
 			"when the last endpoint goes, while it forgets those to the Service's addresses.",
