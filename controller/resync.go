@@ -56,7 +56,7 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 	if !t.adopted {
 		t.desired.Adopt(have)
 		cidrs := c.state.ServiceCIDRs.Of(t.desired.Model())
-		if len(cidrs) == 0 {
+		if !c.state.ServiceCIDRs.Known() {
 			// The source may have synced without: a cluster that had any still has.
 			cidrs = have.Ranges(nft.ServiceCIDRs)
 		}

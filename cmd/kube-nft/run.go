@@ -77,7 +77,7 @@ func serve(ctx context.Context, o *options, m *metricsOptions) error {
 	}
 	checks := health.New(log, func(s *model.Service, at string, err error) {
 		if config.Events != nil {
-			config.Events.Warn(s, "FailedToStartServiceHealthcheck", at, fmt.Sprintf("node %s cannot answer the load balancer's "+
+			config.Events.Warn(s, "FailedToStartServiceHealthcheck", config.NodeName+" "+at, fmt.Sprintf("node %s cannot answer the load balancer's "+
 				"health checks at %s: %v; free the port, or let the Service be given another one", config.NodeName, at, err))
 		}
 	})

@@ -45,12 +45,14 @@ type ServiceCIDRs struct {
 	families [Families][]netip.Prefix
 }
 
+// Known reports whether anything was ever said of objects: if not, that there are
+// none means nothing.
+func (c *ServiceCIDRs) Known() bool { return c.objects != nil }
+
 // Set adds or replaces an object, and reports whether that changes Of for any
 // family.
 func (c *ServiceCIDRs) Set(s *ServiceCIDR) bool {
-	if c.objects == nil {
-		c.objects = make(map[string][]netip.Prefix)
-	}
+	c.know()
 	c.objects[s.Name] = s.Prefixes
 	return c.update()
 }
@@ -58,8 +60,15 @@ func (c *ServiceCIDRs) Set(s *ServiceCIDR) bool {
 // Delete removes an object, if it is there, and reports whether that changes Of
 // for any family.
 func (c *ServiceCIDRs) Delete(name string) bool {
+	c.know()
 	delete(c.objects, name)
 	return c.update()
+}
+
+func (c *ServiceCIDRs) know() {
+	if c.objects == nil {
+		c.objects = make(map[string][]netip.Prefix)
+	}
 }
 
 // Of returns the prefixes of a family, disjoint. The caller must not change them.
