@@ -73,10 +73,36 @@ type known struct {
 
 // flows is what is known of the flows to a frontend.
 type flows struct {
-	endpoints Endpoints // as Check said
-	allowed   Endpoints // those, and what Allow added
-	walks     int       // still to be made for their sake
-	since     int       // the round in which that was said
+	endpoints Endpoints                    // as Check said
+	allowed   Endpoints                    // those, and what Allow added
+	left      map[netip.AddrPort]time.Time // those that have left, and when
+	walks     int                          // still to be made for their sake
+	since     int                          // the round in which that was said
+}
+
+// underWay is how long a question that was asked of an endpoint before it left may
+// wait for its answer: so long flows to it are spared. The second walk for its sake
+// comes later than that.
+const underWay = 100 * time.Millisecond
+
+// depart notes which endpoints leave, and forgets those that have been gone for long.
+func (f *flows) depart(now time.Time, endpoints Endpoints) {
+	maps.DeleteFunc(f.left, func(_ netip.AddrPort, at time.Time) bool { return now.Sub(at) > underWay })
+	for _, a := range f.allowed {
+		if endpoints.has(a) {
+			continue
+		}
+		if f.left == nil {
+			f.left = make(map[netip.AddrPort]time.Time)
+		}
+		f.left[a] = now
+	}
+}
+
+// spares reports whether an endpoint left only just now.
+func (f *flows) spares(endpoint netip.AddrPort) bool {
+	at, left := f.left[endpoint]
+	return left && time.Since(at) <= underWay
 }
 
 // Walk is what one look at a family's entries came to.
@@ -151,6 +177,7 @@ func (c *Cleaner) Check(family nft.Family, frontends map[compile.Frontend]Endpoi
 		if len(at.endpoints) == 0 || !at.allowed.within(endpoints) {
 			c.request(at)
 		}
+		at.depart(time.Now(), endpoints)
 		at.endpoints, at.allowed = endpoints, endpoints
 	}
 }
@@ -201,5 +228,5 @@ func (c *Cleaner) stale(family nft.Family, dst, server netip.AddrPort) bool {
 	if _, isNode := k.nodeIPs[dst.Addr()]; at == nil && isNode {
 		at = k.frontends[compile.Frontend{Proto: nft.UDP, Port: dst.Port()}]
 	}
-	return at != nil && !at.allowed.has(server)
+	return at != nil && !at.allowed.has(server) && !at.spares(server)
 }

@@ -341,3 +341,29 @@ func compareFlows(t *testing.T, c *Controller, f nft.Family) {
 		t.Errorf("%s (-from nothing +known):\n%s", f, d)
 	}
 }
+
+// TestUnderWay: who was asked just before it left may still answer.
+func TestUnderWay(t *testing.T) {
+	c := newTestCleaner(&tracked{})
+	c.Check(nft.IPv4, map[compile.Frontend]Endpoints{at(vip): eps(pod1)})
+	c.Check(nft.IPv4, map[compile.Frontend]Endpoints{at(vip): eps(pod2)})
+	begin := time.Now()
+	stale := func(server string) bool {
+		return c.stale(nft.IPv4, netip.MustParseAddrPort(vip), netip.MustParseAddrPort(server))
+	}
+	if !stale(pod4) || stale(pod2) {
+		t.Error("who never was an endpoint is spared, or one that is one is not")
+	}
+	if spared := !stale(pod1); !spared && time.Since(begin) < underWay {
+		t.Error("an endpoint that left just now is not spared")
+	}
+	eventually(t, func() error {
+		if !stale(pod1) {
+			return errors.New("still spared")
+		}
+		return nil
+	})
+	if took := time.Since(begin); took < underWay {
+		t.Errorf("spared for %v only", took)
+	}
+}

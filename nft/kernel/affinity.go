@@ -174,6 +174,9 @@ func (c *Conn) edits(f nft.Family, d nft.Delta) ([]edit, error) {
 			stay[name] = keepers(keep, i, stay[name])
 		}
 	}
+	if err := c.dropEmpty(f, stay); err != nil {
+		return nil, err
+	}
 	var all []edit
 	for name, stays := range stay {
 		entries, err := c.readEntries(f, name)
@@ -194,6 +197,30 @@ func (c *Conn) edits(f nft.Family, d nft.Delta) ([]edit, error) {
 		}
 	}
 	return all, nil
+}
+
+// manyMaps is from how many maps on it is worth asking first which of them hold
+// anything: for each that is read the kernel goes through the list of all sets.
+const manyMaps = 16
+
+// dropEmpty takes out what concerns maps that hold nothing, if the kernel can tell.
+func (c *Conn) dropEmpty(f nft.Family, stay map[string]func(entry) (entry, bool)) error {
+	if len(stay) < manyMaps {
+		return nil
+	}
+	counts, err := c.countEntries(f)
+	if err != nil {
+		if errors.Is(err, nft.ErrUncounted) {
+			return nil
+		}
+		return fmt.Errorf("count clients: %w", err)
+	}
+	for name := range stay {
+		if counts[name] == 0 {
+			delete(stay, name)
+		}
+	}
+	return nil
 }
 
 func retime(a nft.Affinity) func(entry) (entry, bool) {

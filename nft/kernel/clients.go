@@ -26,22 +26,37 @@ func (c *Conn) AffinityClients(ctx context.Context, f nft.Family) (map[nft.Port]
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain()
+	counts, err := c.countEntries(f)
+	if err != nil {
+		return nil, fmt.Errorf("count affinity clients of %s %s: %w", f, nft.TableName, err)
+	}
 	clients := make(map[nft.Port]int)
+	for name, n := range counts {
+		if port, _, ok := nft.ParseAffinityMap(name); ok {
+			clients[port] = max(clients[port], n)
+		}
+	}
+	return clients, nil
+}
+
+// countEntries counts the elements of the maps from clients to endpoints, by name.
+func (c *Conn) countEntries(f nft.Family) (map[string]int, error) {
+	counts := make(map[string]int)
 	c.begin(unix.NFT_MSG_GETSET, f, unix.NLM_F_DUMP)
 	err := c.ask(func(body []byte) error {
-		port, _, ok := nft.ParseAffinityMap(cstring(first(body, unix.NFTA_SET_NAME)))
-		if !ok {
+		name := cstring(first(body, unix.NFTA_SET_NAME))
+		if _, _, ok := nft.ParseAffinityMap(name); !ok {
 			return nil
 		}
 		count := first(body, nftaSetCount)
 		if count == nil {
 			return nft.ErrUncounted
 		}
-		clients[port] = max(clients[port], int(u32(count)))
+		counts[name] = int(u32(count))
 		return nil
 	})
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("count affinity clients of %s %s: %w", f, nft.TableName, err)
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
 	}
-	return clients, nil
+	return counts, err
 }

@@ -163,7 +163,12 @@ func (r *rollout) load(t *testing.T) (stop func() netlab.Tally) {
 		done <- netlab.Many(ctx, math.MaxInt, 4, func(i int) (netlab.Answer, error) {
 			time.Sleep(time.Millisecond) // leave some of the machine to what is tested
 			dst, network := dsts[i%len(dsts)], networks[i/len(dsts)%2]
-			return from[i/len(dsts)/2%len(from)].ask(network, dst, 900*time.Millisecond)
+			h := from[i/len(dsts)/2%len(from)]
+			a, err := h.ask(network, dst, 900*time.Millisecond)
+			if err != nil {
+				t.Logf("%v", err)
+			}
+			return a, err
 		})
 	}()
 	return func() netlab.Tally {
