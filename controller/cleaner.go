@@ -55,6 +55,7 @@ type Cleaner struct {
 	Walked func(Walk)
 
 	conntrack  Conntrack
+	spare      time.Duration // underWay, but in tests
 	localAddrs func() ([]netip.Addr, error)
 	log        *slog.Logger
 	wake       chan struct{} // has room for one
@@ -99,10 +100,10 @@ func (f *flows) depart(now time.Time, endpoints Endpoints) {
 	}
 }
 
-// spares reports whether an endpoint left only just now.
-func (f *flows) spares(endpoint netip.AddrPort) bool {
+// spares reports whether an endpoint left less than so long ago.
+func (f *flows) spares(endpoint netip.AddrPort, long time.Duration) bool {
 	at, left := f.left[endpoint]
-	return left && time.Since(at) <= underWay
+	return left && time.Since(at) < long
 }
 
 // Walk is what one look at a family's entries came to.
@@ -119,6 +120,7 @@ type Walk struct {
 func NewCleaner(conntrack Conntrack, localAddrs func() ([]netip.Addr, error), log *slog.Logger) *Cleaner {
 	return &Cleaner{
 		conntrack:  conntrack,
+		spare:      underWay,
 		localAddrs: localAddrs,
 		log:        log,
 		wake:       make(chan struct{}, 1),
@@ -228,5 +230,5 @@ func (c *Cleaner) stale(family nft.Family, dst, server netip.AddrPort) bool {
 	if _, isNode := k.nodeIPs[dst.Addr()]; at == nil && isNode {
 		at = k.frontends[compile.Frontend{Proto: nft.UDP, Port: dst.Port()}]
 	}
-	return at != nil && !at.allowed.has(server) && !at.spares(server)
+	return at != nil && !at.allowed.has(server) && !at.spares(server, c.spare)
 }

@@ -72,7 +72,9 @@ func newTestCleaner(k Conntrack) *Cleaner {
 	local := func() ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}, nil
 	}
-	return NewCleaner(k, local, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	c := NewCleaner(k, local, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	c.spare = 0 // tests look at once
+	return c
 }
 
 // at makes a UDP frontend from text; ":30053" is a node port.
@@ -345,6 +347,7 @@ func compareFlows(t *testing.T, c *Controller, f nft.Family) {
 // TestUnderWay: who was asked just before it left may still answer.
 func TestUnderWay(t *testing.T) {
 	c := newTestCleaner(&tracked{})
+	c.spare = underWay
 	c.Check(nft.IPv4, map[compile.Frontend]Endpoints{at(vip): eps(pod1)})
 	c.Check(nft.IPv4, map[compile.Frontend]Endpoints{at(vip): eps(pod2)})
 	begin := time.Now()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,20 +114,21 @@ func TestRepair(t *testing.T) {
 	lab := netlab.NewT(t)
 	ns := lab.Namespace("node")
 	conn := openKernel(t, ns)
-	c := New(testConfig(), conn)
+	config, programmed := testConfig(), make(chan struct{})
+	first := sync.OnceFunc(func() { close(programmed) })
+	config.Committed = func(Commit) { first() }
+	c := New(config, conn)
 	load := &source.Synthetic{Services: 20, Endpoints: 3, DualStack: true}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx, load) }()
-	want := ""
-	lab.Eventually(5*time.Second, func() error {
-		rules, err := ns.Ruleset()
-		if err != nil || len(rules) < 4000 {
-			return errors.Join(err, errors.New("not programmed yet"))
-		}
-		want = rules
-		return nil
-	})
+	select {
+	case <-programmed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("not programmed")
+	}
+	want, err := ns.Ruleset()
+	lab.Must(err)
 	for _, script := range []string{
 		"delete element ip kube-nft KUBE-CLUSTER-IP { 10.64.0.1 }",
 		"flush map ip kube-nft KUBE-SERVICES",
