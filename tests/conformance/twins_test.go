@@ -74,9 +74,23 @@ func (w *twins) startProxies(c settings) {
 	paths, err := cluster.Build(w.t.Context(), slog.Default(), cluster.Proxy)
 	w.Must(err)
 	w.ourProxy = w.ours.runOurs(w.t, w.kubeconfig, c)
-	w.theirProxy = w.theirs.runTheirs(w.t, paths[0], w.kubeconfig, c)
-	w.wakeTheirs()
+	// Whatever happens to its Node afterwards, kube-proxy may stay without a zone
+	// that it missed when it started (F13): then only another start helps.
+	for try := 1; ; try++ {
+		w.theirProxy = w.theirs.runTheirs(w.t, paths[0], w.kubeconfig, c)
+		err := netlab.Poll(10*time.Second, w.wakeTheirs)
+		if err == nil {
+			return
+		}
+		if try == maxStarts {
+			w.t.Fatalf("kube-proxy was started %d times: %v", try, err)
+		}
+		w.theirProxy.kill()
+	}
 }
+
+// maxStarts is how often kube-proxy is started until it knows its Node.
+const maxStarts = 5
 
 // restartOurs has another kube-nft take over.
 func (w *twins) restartOurs() {
@@ -118,23 +132,21 @@ func (w *twins) setZone(zone string) {
 // wakeTheirs makes kube-proxy look at what it may have missed while it started: the
 // Node, which may come between reading it and watching it (F13), and ServiceCIDRs,
 // which it programs in a full pass only (F4). A change of zone is a cause for one.
-func (w *twins) wakeTheirs() {
+func (w *twins) wakeTheirs() error {
 	w.t.Helper()
-	w.Eventually(soon, func() error {
-		for _, zone := range []string{"zone-b", "zone-a"} {
-			w.setZone(zone)
-			if err := w.trySettle(3 * time.Second); err != nil {
-				return err
-			}
+	for _, zone := range []string{"zone-b", "zone-a"} {
+		w.setZone(zone)
+		if err := w.trySettle(3 * time.Second); err != nil {
+			return err
 		}
-		for _, addr := range (&plan{index: 251}).clusterIPs() { // nobody's
-			_, err := w.theirs.node.Ask(w.t.Context(), "tcp", netip.AddrPortFrom(addr, 80), netlab.Timeout(200*time.Millisecond))
-			if !errors.Is(err, netlab.ErrTimeout) {
-				return fmt.Errorf("kube-proxy has no ServiceCIDR: %w", err)
-			}
+	}
+	for _, addr := range (&plan{index: 251}).clusterIPs() { // nobody's
+		_, err := w.theirs.node.Ask(w.t.Context(), "tcp", netip.AddrPortFrom(addr, 80), netlab.Timeout(200*time.Millisecond))
+		if !errors.Is(err, netlab.ErrTimeout) {
+			return fmt.Errorf("kube-proxy has no ServiceCIDR: %w", err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // settle waits until both proxies have programmed all that has been written so far.
