@@ -5,7 +5,6 @@ package nft
 import (
 	"crypto/sha256"
 	"fmt"
-	"iter"
 	"net/netip"
 )
 
@@ -132,6 +131,9 @@ func (s Sizes) Hold(counts Counts) bool {
 	return true
 }
 
+// Needs returns the features without which a table has no such set.
+func (s Set) Needs() Features { return layouts[s].needs }
+
 // Schema is everything in a table that does not depend on Services: which sets
 // there are, and the constant rules.
 type Schema struct {
@@ -159,20 +161,6 @@ func (s *Schema) With(f Features) *Schema {
 	next.Features = f
 	next.Chains = next.chains()
 	return &next
-}
-
-// Variants yields the schema with each combination of features, its own first.
-func (s *Schema) Variants() iter.Seq[*Schema] {
-	return func(yield func(*Schema) bool) {
-		if !yield(s) {
-			return
-		}
-		for f := range Features(AllFeatures + 1) {
-			if f != s.Features && !yield(s.With(f)) {
-				return
-			}
-		}
-	}
 }
 
 // Sets lists the sets that the table has, in the order in which a transaction adds

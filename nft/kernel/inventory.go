@@ -99,23 +99,17 @@ func (v *inventory) addRule(body []byte) {
 	}
 }
 
-// match finds the variant of a schema that the table is one of, or says what
-// differs from the schema itself.
-func (v *inventory) match(s *nft.Schema) (*nft.Schema, nft.Contents, error) {
-	var differs error
-	for variant := range s.Variants() {
-		contents, err := v.compare(variant)
-		if err == nil {
-			return variant, contents, nil
-		}
-		if differs == nil {
-			differs = err
+// features are those that the table has by its sets.
+func (v *inventory) features() (f nft.Features) {
+	for name := range v.sets {
+		if set, ok := nft.ParseSet(name); ok {
+			f |= set.Needs()
 		}
 	}
-	return nil, nft.Contents{}, differs
+	return f
 }
 
-// compare compares with one variant, and collects what is there for a number of
+// compare compares with a schema, and collects what is there for a number of
 // endpoints and for Service ports.
 func (v *inventory) compare(s *nft.Schema) (nft.Contents, error) {
 	contents := nft.Contents{Features: s.Features}

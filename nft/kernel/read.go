@@ -39,7 +39,8 @@ func (c *Conn) Read(ctx context.Context, s *nft.Schema) (nft.Contents, error) {
 	if err != nil {
 		return nft.Contents{}, err
 	}
-	s, contents, err := found.match(s)
+	s = s.With(found.features())
+	contents, err := found.compare(s)
 	if err != nil {
 		return nft.Contents{}, err
 	}
