@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -174,18 +175,11 @@ func (c *Conn) edits(f nft.Family, d nft.Delta) ([]edit, error) {
 			stay[name] = keepers(keep, i, stay[name])
 		}
 	}
-	if err := c.dropEmpty(f, stay); err != nil {
-		return nil, err
-	}
 	var all []edit
-	for name, stays := range stay {
-		entries, err := c.readEntries(f, name)
-		if err != nil {
-			return nil, err
-		}
+	err := c.readMaps(f, slices.Sorted(maps.Keys(stay)), func(name string, entries []entry) {
 		found := edit{name: name}
 		for _, e := range entries {
-			switch now, ok := stays(e); {
+			switch now, ok := stay[name](e); {
 			case !ok:
 				found.gone = append(found.gone, e)
 			case now != e:
@@ -195,30 +189,32 @@ func (c *Conn) edits(f nft.Family, d nft.Delta) ([]edit, error) {
 		if len(found.gone) > 0 {
 			all = append(all, found)
 		}
-	}
-	return all, nil
+	})
+	return all, err
 }
 
 // manyMaps is from how many maps on it is worth asking first which of them hold
 // anything: for each that is read the kernel goes through the list of all sets.
 const manyMaps = 16
 
-// dropEmpty takes out what concerns maps that hold nothing, if the kernel can tell.
-func (c *Conn) dropEmpty(f nft.Family, stay map[string]func(entry) (entry, bool)) error {
-	if len(stay) < manyMaps {
-		return nil
-	}
-	counts, err := c.countEntries(f)
-	if err != nil {
-		if errors.Is(err, nft.ErrUncounted) {
-			return nil
+// readMaps reads maps from clients to endpoints; of one that is not there or holds
+// nothing, f may not be called.
+func (c *Conn) readMaps(family nft.Family, names []string, f func(name string, entries []entry)) error {
+	if len(names) >= manyMaps {
+		counts, err := c.countEntries(family)
+		switch {
+		case err == nil:
+			names = slices.DeleteFunc(names, func(name string) bool { return counts[name] == 0 })
+		case !errors.Is(err, nft.ErrUncounted):
+			return fmt.Errorf("count clients: %w", err)
 		}
-		return fmt.Errorf("count clients: %w", err)
 	}
-	for name := range stay {
-		if counts[name] == 0 {
-			delete(stay, name)
+	for _, name := range names {
+		entries, err := c.readEntries(family, name)
+		if err != nil {
+			return err
 		}
+		f(name, entries)
 	}
 	return nil
 }
@@ -314,22 +310,21 @@ func (c *Conn) carried(t nft.Table) ([]edit, error) {
 	for _, k := range t.Keep {
 		keeps[k.Affinity.Port] = k
 	}
-	var all []edit
+	stays := make(map[string]func(entry) (entry, bool))
 	for _, a := range t.Affinities {
 		for i, name := range a.Maps() {
-			entries, err := c.readEntries(t.Schema.Family, name)
-			if err != nil {
-				return nil, err
-			}
-			stays := keepers(keeps[a.Port], i, retime(a))
-			carry := edit{name: name}
-			for _, e := range entries {
-				if now, ok := stays(e); ok {
-					carry.new = append(carry.new, now)
-				}
-			}
-			all = append(all, carry)
+			stays[name] = keepers(keeps[a.Port], i, retime(a))
 		}
 	}
-	return all, nil
+	var all []edit
+	err := c.readMaps(t.Schema.Family, slices.Sorted(maps.Keys(stays)), func(name string, entries []entry) {
+		carry := edit{name: name}
+		for _, e := range entries {
+			if now, ok := stays[name](e); ok {
+				carry.new = append(carry.new, now)
+			}
+		}
+		all = append(all, carry)
+	})
+	return all, err
 }
