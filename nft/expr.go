@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // Rule is one rule, as nft text and as the kernel's expressions.
@@ -334,20 +336,10 @@ func loadOriginal(key expr.CtKey, reg uint32) expr.Any {
 }
 
 func (o *ctOriginal) encode() []byte {
-	data := appendAttr32(nil, unix.NFTA_CT_KEY, uint32(o.Key))
-	data = appendAttr32(data, unix.NFTA_CT_DREG, o.Register)
-	data = appendAttr(data, unix.NFTA_CT_DIRECTION, []byte{ctDirOriginal})
-	b := appendAttr(nil, unix.NFTA_EXPR_NAME, []byte("ct\x00"))
-	return appendAttr(b, unix.NLA_F_NESTED|unix.NFTA_EXPR_DATA, data)
-}
-
-// appendAttr appends a netlink attribute (linux/netlink.h, struct nlattr).
-func appendAttr(b []byte, typ uint16, value []byte) []byte {
-	b = binary.NativeEndian.AppendUint16(b, uint16(4+len(value)))
-	b = append(binary.NativeEndian.AppendUint16(b, typ), value...)
-	return append(b, make([]byte, -len(value)&3)...)
-}
-
-func appendAttr32(b []byte, typ uint16, v uint32) []byte {
-	return appendAttr(b, typ, binary.BigEndian.AppendUint32(nil, v))
+	word := func(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+	data := wire.AppendAttr(nil, unix.NFTA_CT_KEY, word(uint32(o.Key))...)
+	data = wire.AppendAttr(data, unix.NFTA_CT_DREG, word(o.Register)...)
+	data = wire.AppendAttr(data, unix.NFTA_CT_DIRECTION, ctDirOriginal)
+	b := wire.AppendAttr(nil, unix.NFTA_EXPR_NAME, []byte("ct\x00")...)
+	return wire.AppendAttr(b, unix.NLA_F_NESTED|unix.NFTA_EXPR_DATA, data...)
 }

@@ -15,9 +15,10 @@ const module = "github.com/kube-nft/kube-nft/"
 // allowed says which of our packages each package may import. Packages under cmd
 // and tests may import anything of ours.
 var allowed = map[string][]string{
-	"nft":                  nil,
-	"nft/kernel":           {"nft"},
-	"nft/conntrack":        {"nft"},
+	"nft/wire":             nil,
+	"nft":                  {"nft/wire"},
+	"nft/kernel":           {"nft", "nft/wire"},
+	"nft/conntrack":        {"nft", "nft/wire"},
 	"controller/model":     nil,
 	"controller/source":    nil,
 	"controller/compile":   {"controller/model", "nft"},
@@ -29,6 +30,7 @@ var allowed = map[string][]string{
 
 // forbidden are imports from outside that would break a room's promise.
 var forbidden = map[string][]string{
+	"nft/wire":             {"net/http", "k8s.io/", "github.com/mdlayher/netlink"},
 	"nft":                  {"net/http", "k8s.io/", "github.com/mdlayher/netlink"},
 	"nft/kernel":           {"k8s.io/"},
 	"nft/conntrack":        {"k8s.io/"},

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 	"github.com/kube-nft/kube-nft/tests/netlab"
 )
 
@@ -349,7 +350,7 @@ func FuzzParse(f *testing.F) {
 			if n := binary.NativeEndian.Uint32(b); int(n) != len(b) {
 				t.Fatalf("length %d of %d", n, len(b))
 			}
-			if err := again.parse(b[headerLen:]); err != nil || again.Original.Dst.Port() != e.Original.Dst.Port() {
+			if err := again.parse(b[wire.HeaderLen:]); err != nil || again.Original.Dst.Port() != e.Original.Dst.Port() {
 				t.Fatalf("%v reads %v: %v", e, again, err)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // Messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
@@ -48,12 +49,6 @@ const (
 	compareDstPort = 1 << 5
 )
 
-const (
-	headerLen = unix.SizeofNlMsghdr
-	familyLen = 4 // struct nfgenmsg
-	attrLen   = unix.SizeofNlAttr
-)
-
 // buffer holds requests, one behind the other.
 type buffer []byte
 
@@ -74,12 +69,7 @@ func (b *buffer) close(start int) {
 }
 
 func (b *buffer) attr(typ uint16, v ...byte) {
-	*b = binary.NativeEndian.AppendUint16(*b, uint16(attrLen+len(v)))
-	*b = binary.NativeEndian.AppendUint16(*b, typ)
-	*b = append(*b, v...)
-	for len(*b)%unix.NLA_ALIGNTO != 0 {
-		*b = append(*b, 0)
-	}
+	*b = wire.AppendAttr(*b, typ, v...)
 }
 
 func (b *buffer) u16(typ, v uint16) { b.attr(typ, byte(v>>8), byte(v)) }

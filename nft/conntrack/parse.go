@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // Tuple is one direction of a connection.
@@ -52,17 +53,12 @@ type message struct {
 // messages walks the messages of a datagram.
 func messages(b []byte) iter.Seq[message] {
 	return func(yield func(message) bool) {
-		for len(b) >= headerLen {
-			h := unix.NlMsghdr{
-				Len:   binary.NativeEndian.Uint32(b),
-				Type:  binary.NativeEndian.Uint16(b[4:]),
-				Flags: binary.NativeEndian.Uint16(b[6:]),
-				Seq:   binary.NativeEndian.Uint32(b[8:]),
-			}
-			if h.Len < headerLen || int(h.Len) > len(b) || !yield(message{h, b[headerLen:h.Len]}) {
+		for {
+			h, body, rest, ok := wire.Next(b)
+			if !ok || !yield(message{h, body}) {
 				return
 			}
-			b = b[min(align(int(h.Len)), len(b)):]
+			b = rest
 		}
 	}
 }
@@ -75,32 +71,13 @@ func (m message) errno() unix.Errno {
 	return unix.Errno(-int32(binary.NativeEndian.Uint32(m.body)))
 }
 
-// attrs walks attributes without copying, and stops at one that does not fit.
-func attrs(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= attrLen {
-			n := int(binary.NativeEndian.Uint16(b))
-			if n < attrLen || n > len(b) {
-				return
-			}
-			typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-			if !yield(typ, b[attrLen:n]) {
-				return
-			}
-			b = b[min(align(n), len(b)):]
-		}
-	}
-}
-
-func align(n int) int { return (n + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }
-
 // parse reads an entry from a message about one.
 func (e *Entry) parse(body []byte) error {
-	if len(body) < familyLen {
+	if len(body) < wire.FamilyLen {
 		return fmt.Errorf("conntrack entry of %d bytes", len(body))
 	}
 	*e = Entry{Family: nft.Family(body[0])}
-	for typ, v := range attrs(body[familyLen:]) {
+	for typ, v := range wire.Attrs(body[wire.FamilyLen:]) {
 		switch {
 		case typ == attrOriginal:
 			e.Proto = e.Original.parse(v)
@@ -123,7 +100,7 @@ func (e *Entry) parse(body []byte) error {
 func (t *Tuple) parse(b []byte) (p nft.Proto) {
 	var src, dst netip.Addr
 	var srcPort, dstPort uint16
-	for typ, v := range attrs(b) {
+	for typ, v := range wire.Attrs(b) {
 		switch {
 		case typ == tupleIP:
 			src, dst = addrs(v)
@@ -138,7 +115,7 @@ func (t *Tuple) parse(b []byte) (p nft.Proto) {
 }
 
 func addrs(b []byte) (src, dst netip.Addr) {
-	for typ, v := range attrs(b) {
+	for typ, v := range wire.Attrs(b) {
 		a, ok := netip.AddrFromSlice(v)
 		switch {
 		case !ok:
@@ -153,7 +130,7 @@ func addrs(b []byte) (src, dst netip.Addr) {
 
 // ports reads the upper half of a tuple; protocols without ports have none.
 func ports(b []byte) (p nft.Proto, src, dst uint16) {
-	for typ, v := range attrs(b) {
+	for typ, v := range wire.Attrs(b) {
 		switch {
 		case typ == protoNum && len(v) == 1:
 			p = nft.Proto(v[0])

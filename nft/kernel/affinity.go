@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // entry is what the kernel remembers of a client of a Service port with session
@@ -102,7 +103,7 @@ func (c *Conn) readEntries(f nft.Family, name string) ([]entry, error) {
 	c.begin(unix.NFT_MSG_GETSETELEM, f, unix.NLM_F_DUMP)
 	c.batch.str(unix.NFTA_SET_ELEM_LIST_SET, name)
 	err := c.ask(func(body []byte) error {
-		for _, v := range attrs(first(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		for _, v := range wire.Attrs(wire.First(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			e, err := decodeEntry(f, v)
 			if err != nil {
 				return err
@@ -122,13 +123,13 @@ func (c *Conn) readEntries(f nft.Family, name string) ([]entry, error) {
 }
 
 func decodeEntry(f nft.Family, attr []byte) (e entry, err error) {
-	for typ, v := range attrs(attr) {
+	for typ, v := range wire.Attrs(attr) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
-			e.client, err = nft.DecodeClient(first(v, unix.NFTA_DATA_VALUE), f)
+			e.client, err = nft.DecodeClient(wire.First(v, unix.NFTA_DATA_VALUE), f)
 		case unix.NFTA_SET_ELEM_DATA:
 			var value nft.Value
-			value, err = nft.DecodeData(first(v, unix.NFTA_DATA_VALUE), f, nft.Endpoints)
+			value, err = nft.DecodeData(wire.First(v, unix.NFTA_DATA_VALUE), f, nft.Endpoints)
 			e.to = value.To
 		case unix.NFTA_SET_ELEM_TIMEOUT:
 			e.timeout = u64(v)

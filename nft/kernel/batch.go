@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // batch is one transaction under construction: netlink messages one behind the
@@ -23,10 +24,6 @@ type batch struct {
 }
 
 const (
-	headerLen = unix.SizeofNlMsghdr
-	familyLen = 4 // struct nfgenmsg
-	attrLen   = unix.SizeofNlAttr
-
 	// maxAttr is the room for elements in one message: an attribute's length is
 	// 16 bits, and the kernel wants the last element whole.
 	maxAttr = 1<<16 - 512
@@ -96,7 +93,7 @@ func (b *batch) drop(start int) {
 
 // head starts an attribute of n bytes.
 func (b *batch) head(typ uint16, n int) {
-	b.buf = binary.NativeEndian.AppendUint16(b.buf, uint16(attrLen+n))
+	b.buf = binary.NativeEndian.AppendUint16(b.buf, uint16(wire.AttrLen+n))
 	b.buf = binary.NativeEndian.AppendUint16(b.buf, typ)
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // AffinityClients returns how many clients the kernel remembers for each Service
@@ -44,11 +45,11 @@ func (c *Conn) countEntries(f nft.Family) (map[string]int, error) {
 	counts := make(map[string]int)
 	c.begin(unix.NFT_MSG_GETSET, f, unix.NLM_F_DUMP)
 	err := c.ask(func(body []byte) error {
-		name := cstring(first(body, unix.NFTA_SET_NAME))
+		name := cstring(wire.First(body, unix.NFTA_SET_NAME))
 		if _, _, ok := nft.ParseAffinityMap(name); !ok {
 			return nil
 		}
-		count := first(body, nftaSetCount)
+		count := wire.First(body, nftaSetCount)
 		if count == nil {
 			return nft.ErrUncounted
 		}

@@ -18,6 +18,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // Options say where and how to speak to the kernel.
@@ -166,20 +168,15 @@ func (c *Conn) receive(wait bool, f func(header unix.NlMsghdr, body []byte) bool
 
 // messages walks the messages of a datagram; more is false if f wants no more.
 func messages(b []byte, f func(header unix.NlMsghdr, body []byte) bool) (more bool, err error) {
-	for len(b) >= headerLen {
-		h := unix.NlMsghdr{
-			Len:   binary.NativeEndian.Uint32(b),
-			Type:  binary.NativeEndian.Uint16(b[4:]),
-			Flags: binary.NativeEndian.Uint16(b[6:]),
-			Seq:   binary.NativeEndian.Uint32(b[8:]),
-		}
-		if h.Len < headerLen || int(h.Len) > len(b) {
+	for len(b) >= wire.HeaderLen {
+		h, body, rest, ok := wire.Next(b)
+		if !ok {
 			return false, fmt.Errorf("message of %d bytes in %d", h.Len, len(b))
 		}
-		if !f(h, b[headerLen:h.Len]) {
+		if !f(h, body) {
 			return false, nil
 		}
-		b = b[min(align(int(h.Len)), len(b)):]
+		b = rest
 	}
 	return true, nil
 }
@@ -192,20 +189,20 @@ func (c *Conn) drain() {
 // decodeError reads a NLMSG_ERROR body: the errno, and with extended
 // acknowledgements the kernel's words and the offset of the fault.
 func decodeError(h unix.NlMsghdr, body []byte) (errno unix.Errno, detail string, offset uint32) {
-	if len(body) < 4+headerLen {
+	if len(body) < 4+wire.HeaderLen {
 		return unix.EBADMSG, "", 0
 	}
 	errno = unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
 	rest := body[4:]
 	if h.Flags&unix.NLM_F_CAPPED != 0 {
-		rest = rest[headerLen:]
+		rest = rest[wire.HeaderLen:]
 	} else if n := int(binary.NativeEndian.Uint32(rest)); n <= len(rest) {
 		rest = rest[n:]
 	}
 	if h.Flags&unix.NLM_F_ACK_TLVS == 0 {
 		return errno, "", 0
 	}
-	for typ, v := range attrs(rest) {
+	for typ, v := range wire.Attrs(rest) {
 		switch {
 		case typ == unix.NLMSGERR_ATTR_MSG:
 			detail = cstring(v)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // Attributes and flags that golang.org/x/sys/unix lacks (linux/netfilter/nf_tables.h).
@@ -166,22 +167,22 @@ func (b *batch) describe(index int, offset uint32) string {
 	}
 	msg := b.buf[b.starts[index]:end]
 	typ := uint16(msg[4])
-	family := nft.Family(msg[headerLen])
+	family := nft.Family(msg[wire.HeaderLen])
 	words := []string{verbs[typ], family.String(), b.table}
-	body := msg[headerLen+familyLen:]
+	body := msg[wire.HeaderLen+wire.FamilyLen:]
 	switch typ {
 	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
-		name := cstring(first(body, unix.NFTA_SET_ELEM_LIST_SET))
+		name := cstring(wire.First(body, unix.NFTA_SET_ELEM_LIST_SET))
 		words = append(words, name)
 		if e, ok := elementAt(msg, family, name, int(offset)); ok {
 			words[len(words)-1] = e.String()
 		}
 	case unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET:
-		words = append(words, cstring(first(body, unix.NFTA_SET_NAME)))
+		words = append(words, cstring(wire.First(body, unix.NFTA_SET_NAME)))
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
-		words = append(words, cstring(first(body, unix.NFTA_CHAIN_NAME)))
+		words = append(words, cstring(wire.First(body, unix.NFTA_CHAIN_NAME)))
 	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
-		words = append(words, cstring(first(body, unix.NFTA_RULE_CHAIN)))
+		words = append(words, cstring(wire.First(body, unix.NFTA_RULE_CHAIN)))
 	}
 	return strings.Join(words, " ")
 }
@@ -193,13 +194,13 @@ func elementAt(msg []byte, f nft.Family, setName string, offset int) (nft.Elemen
 	if !ok {
 		return nft.Element{}, false
 	}
-	list := first(msg[headerLen+familyLen:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	only := len(list) == align(attrLen+len(first(list, unix.NFTA_LIST_ELEM)))
-	for _, v := range attrs(list) {
+	list := wire.First(msg[wire.HeaderLen+wire.FamilyLen:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	only := len(list) == wire.Align(wire.AttrLen+len(wire.First(list, unix.NFTA_LIST_ELEM)))
+	for _, v := range wire.Attrs(list) {
 		// Both slices end where the buffer ends, so the difference of their
 		// capacities is the distance of their beginnings.
 		at := cap(msg) - cap(v)
-		if only || at-attrLen <= offset && offset < at+len(v) {
+		if only || at-wire.AttrLen <= offset && offset < at+len(v) {
 			e, _, err := decodeElement(f, set, v)
 			return e, err == nil
 		}

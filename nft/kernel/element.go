@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // counter is what a frontend's counter has counted.
@@ -154,26 +155,26 @@ func decodeElement(f nft.Family, set nft.Set, attr []byte) (nft.Element, counter
 	var c counter
 	var err error
 	var comment string
-	for typ, v := range attrs(attr) {
+	for typ, v := range wire.Attrs(attr) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
-			e.Key, err = nft.DecodeKey(first(v, unix.NFTA_DATA_VALUE), f, set)
+			e.Key, err = nft.DecodeKey(wire.First(v, unix.NFTA_DATA_VALUE), f, set)
 		case nftaSetElemKeyEnd:
-			e.Key, err = nft.DecodeKeyEnd(e.Key, first(v, unix.NFTA_DATA_VALUE), f, set)
+			e.Key, err = nft.DecodeKeyEnd(e.Key, wire.First(v, unix.NFTA_DATA_VALUE), f, set)
 		case unix.NFTA_SET_ELEM_DATA:
 			if set.Verdict() {
 				e.Value.Verdict = decodeVerdict(v)
 			} else {
-				e.Value, err = nft.DecodeData(first(v, unix.NFTA_DATA_VALUE), f, set)
+				e.Value, err = nft.DecodeData(wire.First(v, unix.NFTA_DATA_VALUE), f, set)
 			}
 		case unix.NFTA_SET_ELEM_USERDATA:
 			comment = nft.DecodeComment(v)
 		case unix.NFTA_SET_ELEM_EXPR:
-			data := first(v, unix.NFTA_EXPR_DATA)
-			if b := first(data, unix.NFTA_COUNTER_BYTES); len(b) == 8 {
+			data := wire.First(v, unix.NFTA_EXPR_DATA)
+			if b := wire.First(data, unix.NFTA_COUNTER_BYTES); len(b) == 8 {
 				c.bytes = binary.BigEndian.Uint64(b)
 			}
-			if b := first(data, unix.NFTA_COUNTER_PACKETS); len(b) == 8 {
+			if b := wire.First(data, unix.NFTA_COUNTER_PACKETS); len(b) == 8 {
 				c.packets = binary.BigEndian.Uint64(b)
 			}
 		}
@@ -188,15 +189,15 @@ func decodeElement(f nft.Family, set nft.Set, attr []byte) (nft.Element, counter
 // decodeVerdict reads a verdict; one that we never write reads as no chain at
 // all, so that it differs from every wanted one and is replaced.
 func decodeVerdict(data []byte) nft.Chain {
-	verdict := first(data, unix.NFTA_DATA_VERDICT)
-	code := first(verdict, unix.NFTA_VERDICT_CODE)
+	verdict := wire.First(data, unix.NFTA_DATA_VERDICT)
+	code := wire.First(verdict, unix.NFTA_VERDICT_CODE)
 	switch {
 	case len(code) == 4 && u32(code) == verdictDrop:
 		return nft.Chain{Kind: nft.Drop}
 	case u32(code) != verdictGoto && u32(code) != verdictJump:
 		return nft.Chain{}
 	}
-	chain, _ := nft.ParseChain(cstring(first(verdict, unix.NFTA_VERDICT_CHAIN)))
+	chain, _ := nft.ParseChain(cstring(wire.First(verdict, unix.NFTA_VERDICT_CHAIN)))
 	if chain.Returns() != (u32(code) == verdictJump) {
 		return nft.Chain{}
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // maxGet bounds the elements asked for at once: each is answered by a datagram of
@@ -70,14 +71,14 @@ func (q *inquiry) answer(h unix.NlMsghdr, body []byte) error {
 		}
 		return nil
 	}
-	if len(body) < familyLen {
+	if len(body) < wire.FamilyLen {
 		return nil
 	}
-	set, ok := nft.ParseSet(cstring(first(body[familyLen:], unix.NFTA_SET_ELEM_LIST_SET)))
+	set, ok := nft.ParseSet(cstring(wire.First(body[wire.FamilyLen:], unix.NFTA_SET_ELEM_LIST_SET)))
 	if !ok {
 		return nil
 	}
-	for _, v := range attrs(first(body[familyLen:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+	for _, v := range wire.Attrs(wire.First(body[wire.FamilyLen:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 		e, count, err := decodeElement(q.family, set, v)
 		if err != nil {
 			return fmt.Errorf("%w: %w", nft.ErrSchema, err)

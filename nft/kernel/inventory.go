@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // inventory is what a table consists of beside elements, as the kernel has it.
@@ -54,7 +55,7 @@ func (c *Conn) inventory(f nft.Family) (*inventory, error) {
 		return nil, fmt.Errorf("read chains: %w", err)
 	}
 	for _, body := range chains {
-		found.chains[cstring(first(body, unix.NFTA_CHAIN_NAME))] = body
+		found.chains[cstring(wire.First(body, unix.NFTA_CHAIN_NAME))] = body
 	}
 	rules, err := c.list(unix.NFT_MSG_GETRULE, f)
 	if err != nil {
@@ -69,32 +70,32 @@ func (c *Conn) inventory(f nft.Family) (*inventory, error) {
 func (v *inventory) addSet(body []byte) {
 	d := declared{
 		declaration: declaration{
-			flags:    u32(first(body, unix.NFTA_SET_FLAGS)),
-			keyLen:   u32(first(body, unix.NFTA_SET_KEY_LEN)),
-			dataType: u32(first(body, unix.NFTA_SET_DATA_TYPE)),
-			dataLen:  u32(first(body, unix.NFTA_SET_DATA_LEN)),
-			counted:  first(body, nftaSetExpr) != nil,
+			flags:    u32(wire.First(body, unix.NFTA_SET_FLAGS)),
+			keyLen:   u32(wire.First(body, unix.NFTA_SET_KEY_LEN)),
+			dataType: u32(wire.First(body, unix.NFTA_SET_DATA_TYPE)),
+			dataLen:  u32(wire.First(body, unix.NFTA_SET_DATA_LEN)),
+			counted:  wire.First(body, nftaSetExpr) != nil,
 		},
-		size:  u32(first(first(body, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE)),
+		size:  u32(wire.First(wire.First(body, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE)),
 		count: -1,
 	}
-	if n := first(body, nftaSetCount); n != nil {
+	if n := wire.First(body, nftaSetCount); n != nil {
 		d.count = int(u32(n))
 	}
-	v.sets[cstring(first(body, unix.NFTA_SET_NAME))] = d
+	v.sets[cstring(wire.First(body, unix.NFTA_SET_NAME))] = d
 }
 
 // addRule notes the hash of a rule; one without, so not ours, counts as "?".
 func (v *inventory) addRule(body []byte) {
 	hash := "?"
-	if udata := first(body, unix.NFTA_RULE_USERDATA); len(udata) == 10 && udata[0] == udataRuleHash {
+	if udata := wire.First(body, unix.NFTA_RULE_USERDATA); len(udata) == 10 && udata[0] == udataRuleHash {
 		hash = string(udata[2:])
 	}
-	chain := cstring(first(body, unix.NFTA_RULE_CHAIN))
+	chain := cstring(wire.First(body, unix.NFTA_RULE_CHAIN))
 	v.rules[chain] += hash
-	for _, e := range attrs(first(body, unix.NFTA_RULE_EXPRESSIONS)) {
-		if cstring(first(e, unix.NFTA_EXPR_NAME)) == "dynset" {
-			v.timeouts[chain] = uint32(u64(first(first(e, unix.NFTA_EXPR_DATA), unix.NFTA_DYNSET_TIMEOUT)) / 1000)
+	for _, e := range wire.Attrs(wire.First(body, unix.NFTA_RULE_EXPRESSIONS)) {
+		if cstring(wire.First(e, unix.NFTA_EXPR_NAME)) == "dynset" {
+			v.timeouts[chain] = uint32(u64(wire.First(wire.First(e, unix.NFTA_EXPR_DATA), unix.NFTA_DYNSET_TIMEOUT)) / 1000)
 		}
 	}
 }
@@ -240,14 +241,14 @@ func hashes(s *nft.Schema, chain nft.RuleChain) string {
 }
 
 func sameHook(want *nft.Hook, chain []byte) bool {
-	hook := first(chain, unix.NFTA_CHAIN_HOOK)
+	hook := wire.First(chain, unix.NFTA_CHAIN_HOOK)
 	if want == nil || hook == nil {
 		return want == nil && hook == nil
 	}
-	return want.Type == cstring(first(chain, unix.NFTA_CHAIN_TYPE)) &&
-		want.Number == u32(first(hook, unix.NFTA_HOOK_HOOKNUM)) &&
-		want.Priority == int32(u32(first(hook, unix.NFTA_HOOK_PRIORITY))) &&
-		u32(first(chain, unix.NFTA_CHAIN_POLICY)) == nfAccept
+	return want.Type == cstring(wire.First(chain, unix.NFTA_CHAIN_TYPE)) &&
+		want.Number == u32(wire.First(hook, unix.NFTA_HOOK_HOOKNUM)) &&
+		want.Priority == int32(u32(wire.First(hook, unix.NFTA_HOOK_PRIORITY))) &&
+		u32(wire.First(chain, unix.NFTA_CHAIN_POLICY)) == nfAccept
 }
 
 // boundaries are the beginnings and ends of ranges in a set of one field.

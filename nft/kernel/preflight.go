@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // The oldest kernel whose nf_tables carries everything in the table, and whose
@@ -97,9 +98,9 @@ func (b *batch) expressionAt(index, offset int) string {
 	if uint16(msg[4]) != unix.NFT_MSG_NEWRULE {
 		return ""
 	}
-	for _, v := range attrs(first(msg[headerLen+familyLen:], unix.NFTA_RULE_EXPRESSIONS)) {
-		if at := cap(msg) - cap(v); at-attrLen <= offset && offset < at+len(v) {
-			return cstring(first(v, unix.NFTA_EXPR_NAME))
+	for _, v := range wire.Attrs(wire.First(msg[wire.HeaderLen+wire.FamilyLen:], unix.NFTA_RULE_EXPRESSIONS)) {
+		if at := cap(msg) - cap(v); at-wire.AttrLen <= offset && offset < at+len(v) {
+			return cstring(wire.First(v, unix.NFTA_EXPR_NAME))
 		}
 	}
 	return ""

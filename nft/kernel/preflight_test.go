@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables/expr"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 	"github.com/kube-nft/kube-nft/tests/netlab"
 )
 
@@ -59,8 +60,8 @@ func FuzzMessages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		_, _ = messages(in, func(h header, body []byte) bool {
 			decodeError(h, body)
-			if len(body) > familyLen {
-				for _, v := range attrs(first(body[familyLen:], 3)) {
+			if len(body) > wire.FamilyLen {
+				for _, v := range wire.Attrs(wire.First(body[wire.FamilyLen:], 3)) {
 					for _, set := range nft.Sets {
 						_, _, _ = decodeElement(nft.IPv4, set, v)
 						_, _, _ = decodeElement(nft.IPv6, set, v)

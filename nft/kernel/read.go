@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // Read reads back what the family's table holds. It returns ErrMissing if there
@@ -68,8 +69,8 @@ func (c *Conn) readTable(f nft.Family) (version int, dormant bool, err error) {
 	var comment string
 	c.begin(unix.NFT_MSG_GETTABLE, f, 0)
 	err = c.ask(func(body []byte) error {
-		comment = nft.DecodeComment(first(body, nftaTableUserData))
-		dormant = u32(first(body, unix.NFTA_TABLE_FLAGS))&nftTableDormant != 0
+		comment = nft.DecodeComment(wire.First(body, nftaTableUserData))
+		dormant = u32(wire.First(body, unix.NFTA_TABLE_FLAGS))&nftTableDormant != 0
 		return nil
 	})
 	switch {
@@ -127,8 +128,8 @@ func (c *Conn) askOnce(dump bool, f func(body []byte) error) (interrupted bool, 
 			}
 			return false
 		}
-		if len(body) >= familyLen && failed == nil {
-			failed = f(body[familyLen:])
+		if len(body) >= wire.FamilyLen && failed == nil {
+			failed = f(body[wire.FamilyLen:])
 		}
 		return dump
 	})
@@ -142,7 +143,7 @@ func (c *Conn) list(typ uint16, f nft.Family) ([][]byte, error) {
 	seen := make(map[string]bool) // a dump may be repeated, or repeat itself
 	var all [][]byte
 	err := c.ask(func(body []byte) error {
-		if key := string(body); cstring(first(body, unix.NFTA_TABLE_NAME)) == nft.TableName && !seen[key] {
+		if key := string(body); cstring(wire.First(body, unix.NFTA_TABLE_NAME)) == nft.TableName && !seen[key] {
 			seen[key] = true
 			all = append(all, []byte(key))
 		}
@@ -156,13 +157,13 @@ func (c *Conn) readElements(f nft.Family, set nft.Set, contents *nft.Contents) e
 	c.batch.str(unix.NFTA_SET_ELEM_LIST_SET, set.String())
 	var bounds boundaries
 	err := c.ask(func(body []byte) error {
-		for _, v := range attrs(first(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+		for _, v := range wire.Attrs(wire.First(body, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			e, _, err := decodeElement(f, set, v)
 			if err != nil {
 				return fmt.Errorf("%w: %w", nft.ErrSchema, err)
 			}
 			if set.Ranged() && !set.Concatenated() {
-				bounds.add(e.Key.Range.Prefix().Addr(), u32(first(v, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0)
+				bounds.add(e.Key.Range.Prefix().Addr(), u32(wire.First(v, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0)
 				continue
 			}
 			contents.Put(e)

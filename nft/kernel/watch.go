@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // Watch calls changed whenever somebody else changes one of our tables, with the
@@ -59,12 +60,12 @@ func (c *Conn) Watch(ctx context.Context, changed func(nft.Family)) error {
 func touched(messages []netlink.Message) []nft.Family {
 	var families []nft.Family
 	for _, m := range messages {
-		if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Header.Type&0xff == unix.NFT_MSG_NEWGEN || len(m.Data) < familyLen {
+		if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Header.Type&0xff == unix.NFT_MSG_NEWGEN || len(m.Data) < wire.FamilyLen {
 			continue
 		}
 		// Attribute 1 is the table's name in every kind of notification.
 		f := nft.Family(m.Data[0])
-		if cstring(first(m.Data[familyLen:], unix.NFTA_TABLE_NAME)) != nft.TableName {
+		if cstring(wire.First(m.Data[wire.FamilyLen:], unix.NFTA_TABLE_NAME)) != nft.TableName {
 			continue
 		}
 		if len(families) == 0 || families[len(families)-1] != f {
