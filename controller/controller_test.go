@@ -3,7 +3,6 @@
 package controller
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -101,12 +100,12 @@ func (f *fake) Watch(ctx context.Context, changed func(nft.Family)) error {
 }
 
 // started runs a controller over a fake; send delivers what a source says.
-func started(t *testing.T, f *fake) (c *Controller, log *bytes.Buffer, stop func() error) {
+func started(t *testing.T, f *fake) (c *Controller, log *netlab.Output, stop func() error) {
 	t.Helper()
-	log = &bytes.Buffer{}
+	log = &netlab.Output{}
 	config := testConfig()
 	delete(config.Options, nft.IPv6)
-	config.Logger = slog.New(slog.NewTextHandler(&lockedWriter{w: log}, nil))
+	config.Logger = slog.New(slog.NewTextHandler(log, nil))
 	c = New(config, f)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -119,17 +118,6 @@ func started(t *testing.T, f *fake) (c *Controller, log *bytes.Buffer, stop func
 	}
 	t.Cleanup(func() { stop() })
 	return c, log, stop
-}
-
-type lockedWriter struct {
-	mu sync.Mutex
-	w  *bytes.Buffer
-}
-
-func (l *lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
 }
 
 // silent is a source that says nothing by itself.

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -77,24 +75,6 @@ func TestMetricsAddress(t *testing.T) {
 	}
 }
 
-// lines is a log that is read while it is written.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *lines) count(word string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.buf.String(), word)
-}
-
 // TestServeMetrics: an address that is taken is served once it is free, and there
 // is nothing to see but /metrics.
 func TestServeMetrics(t *testing.T) {
@@ -104,7 +84,7 @@ func TestServeMetrics(t *testing.T) {
 	}
 	defer other.Close()
 	address := other.Addr().String()
-	var log lines
+	var log netlab.Output
 	server := metricsServer{address, newRegistry(), slog.New(slog.NewTextHandler(&log, nil)), time.Millisecond}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -116,7 +96,7 @@ func TestServeMetrics(t *testing.T) {
 		}
 	}
 	eventually(func() error {
-		if log.count("cannot serve metrics") == 0 {
+		if log.Count("cannot serve metrics") == 0 {
 			return errors.New("nothing was said of a port that is taken")
 		}
 		return nil
@@ -155,7 +135,7 @@ func TestServeMetrics(t *testing.T) {
 	if _, _, err := ask(http.MethodGet, "/metrics"); err == nil {
 		t.Error("it is still served")
 	}
-	if n := log.count("\n"); n != 2 {
-		t.Errorf("%d lines, want two:\n%s", n, &log.buf)
+	if n := log.Count(); n != 2 {
+		t.Errorf("%d lines, want two:\n%s", n, &log)
 	}
 }

@@ -131,7 +131,7 @@ func TestLimit(t *testing.T) {
 		}
 		open[0].answers(t, "a")
 		eventually(t, func() error {
-			if n := log.count("level=WARN", "limit=2", k.String()); n != 1 {
+			if n := log.Count("level=WARN", "limit=2", k.String()); n != 1 {
 				return fmt.Errorf("said %d times, want once", n)
 			}
 			return nil

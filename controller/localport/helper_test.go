@@ -4,7 +4,6 @@ package localport
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,33 +25,9 @@ import (
 // The tests have a network namespace of their own, and with it all ports.
 func TestMain(m *testing.M) { netlab.Main(m) }
 
-// record is a log to be read while it is written.
-type record struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (r *record) Write(b []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.buf.Write(b)
-}
-
-// count is the number of lines that hold all of the words.
-func (r *record) count(words ...string) (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for line := range strings.Lines(r.buf.String()) {
-		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
-			n++
-		}
-	}
-	return n
-}
-
-func newRelay(t testing.TB) (*Relay, *record) {
+func newRelay(t testing.TB) (*Relay, *netlab.Output) {
 	t.Helper()
-	log := new(record)
+	log := new(netlab.Output)
 	r := New(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	t.Cleanup(func() {
 		r.Close()

@@ -64,8 +64,8 @@ func TestLife(t *testing.T) {
 			open.broken(t)
 			last.broken(t)
 		}
-		if n := log.count("level=WARN"); n != 0 {
-			t.Errorf("%d warnings:\n%s", n, log.buf.String())
+		if n := log.Count("level=WARN"); n != 0 {
+			t.Errorf("%d warnings:\n%s", n, log.String())
 		}
 		if n := len(r.services) + len(r.ports) + len(r.held); n != 0 {
 			t.Errorf("%d things are remembered of nothing", n)
@@ -151,7 +151,7 @@ func TestHeld(t *testing.T) {
 		for range 3 {
 			r.Set(svc("web", 0), k.to(a))
 		}
-		if n := log.count("level=WARN", "default/web", k.String(), "address already in use"); n != 1 {
+		if n := log.Count("level=WARN", "default/web", k.String(), "address already in use"); n != 1 {
 			t.Errorf("%d warnings of the port, want one", n)
 		}
 		if r.retry == nil {
@@ -160,7 +160,7 @@ func TestHeld(t *testing.T) {
 		free()
 		r.retryHeld()
 		answered(t, k, "a")
-		if n := log.count("level=INFO", "default/web", k.String()); n != 1 {
+		if n := log.Count("level=INFO", "default/web", k.String()); n != 1 {
 			t.Errorf("%d lines that it is served, want one", n)
 		}
 		r.Set(svc("web", 0), k.to()) // gone while it is held
@@ -183,7 +183,7 @@ func TestSCTP(t *testing.T) {
 		r.Set(svc("web", 0), append(sctp.to(a), k.to(a)...))
 	}
 	answered(t, k, "a")
-	if n := log.count("SCTP", "default/web", "127.0.0.1:30080/sctp"); n != 1 {
+	if n := log.Count("SCTP", "default/web", "127.0.0.1:30080/sctp"); n != 1 {
 		t.Errorf("said %d times, want once", n)
 	}
 }

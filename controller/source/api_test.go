@@ -86,7 +86,7 @@ func TestAPIEvents(t *testing.T) {
 	if diff := cmp.Diff([]string{"service default/new", "service default/web"}, sink.names()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if lines := log.lines(""); len(lines) > 0 {
+	if lines := log.Lines(); len(lines) > 0 {
 		t.Errorf("logged in a normal life:\n%s", strings.Join(lines, "\n"))
 	}
 	for resource, want := range map[string]string{
@@ -134,7 +134,7 @@ func TestAPIRecorded(t *testing.T) {
 	if zone := sink.theNode().Labels[corev1.LabelTopologyZone]; zone != "zone-b" {
 		t.Errorf("zone %q", zone)
 	}
-	if lines := log.lines(""); len(lines) > 0 {
+	if lines := log.Lines(); len(lines) > 0 {
 		t.Errorf("logged:\n%s", strings.Join(lines, "\n"))
 	}
 }
@@ -201,7 +201,7 @@ func TestAPIGone(t *testing.T) {
 	if slices.Index(told, "delete slice default/a-1") < slices.Index(told, "set slice default/b-1") {
 		t.Errorf("a slice must come before one goes: %v", told)
 	}
-	if lines := log.lines("level=WARN"); len(lines) > 0 {
+	if lines := log.Lines("level=WARN"); len(lines) > 0 {
 		t.Errorf("warned about lost history:\n%s", strings.Join(lines, "\n"))
 	}
 }
@@ -219,13 +219,13 @@ func TestAPIUnreachable(t *testing.T) {
 	log.await(t, "does not answer")
 	time.Sleep(100 * time.Millisecond) // many attempts, at a pause of 5 to 20 ms
 	for round := 1; round <= 2; round++ {
-		if warned := log.lines("level=WARN"); len(warned) != round || !strings.Contains(warned[0], "connection refused") {
+		if warned := log.Lines("level=WARN"); len(warned) != round || !strings.Contains(warned[0], "connection refused") {
 			t.Fatalf("round %d: want one warning a round, with the reason:\n%s", round, strings.Join(warned, "\n"))
 		}
 		server := reopen(t, address, fmt.Sprint("web-", round))
 		sink.await(t, fmt.Sprint("set service default/web-", round), "synced")
 		eventually(t, func() error {
-			if n := len(log.lines("answers again")); n != round {
+			if n := len(log.Lines("answers again")); n != round {
 				return fmt.Errorf("%d lines that it answers again, want %d", n, round)
 			}
 			return nil
@@ -233,7 +233,7 @@ func TestAPIUnreachable(t *testing.T) {
 		server.CloseClientConnections()
 		server.Close()
 		eventually(t, func() error {
-			if n := len(log.lines("level=WARN")); n != round+1 {
+			if n := len(log.Lines("level=WARN")); n != round+1 {
 				return fmt.Errorf("%d warnings, want %d", n, round+1)
 			}
 			return nil
@@ -292,7 +292,7 @@ func TestAPIForbidden(t *testing.T) {
 	})
 	sink, log := runAPI(t, server.client(), "")
 	sink.await(t, "synced")
-	warned := log.lines("level=WARN")
+	warned := log.Lines("level=WARN")
 	if len(warned) != 1 || !strings.Contains(warned[0], "resource=endpointslices") || !strings.Contains(warned[0], "is forbidden") {
 		t.Errorf("want one warning:\n%s", strings.Join(warned, "\n"))
 	}

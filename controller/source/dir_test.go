@@ -119,7 +119,7 @@ func TestDirDeliversDifferences(t *testing.T) {
 	if diff := cmp.Diff([]string{"slice default/web-1"}, m.sink.names()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if lines := m.log.lines(""); len(lines) > 0 {
+	if lines := m.log.Lines(); len(lines) > 0 {
 		t.Errorf("logged:\n%s", strings.Join(lines, "\n"))
 	}
 }
@@ -139,7 +139,7 @@ func TestDirKeepsLastGood(t *testing.T) {
 	if diff := cmp.Diff([]string{"service default/b2", "service default/web"}, m.sink.names()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if n := len(m.log.lines("a.yaml:19")); n != 1 {
+	if n := len(m.log.Lines("a.yaml:19")); n != 1 {
 		t.Errorf("the fault is logged %d times", n)
 	}
 	m.write("a.yaml", clusterIP("10.96.0.12"))
@@ -307,10 +307,10 @@ func TestDirStartErrors(t *testing.T) {
 func TestDirTellsIgnored(t *testing.T) {
 	t.Parallel()
 	m := start(t, map[string]string{"a.yaml": webService + "---\n{apiVersion: apps/v1, kind: Deployment}\n---\n{apiVersion: v1, kind: Endpoints}\n"}, nil)
-	if lines := m.log.lines("no use for"); len(lines) != 1 || !strings.Contains(lines[0], "level=INFO") || !strings.Contains(lines[0], "apps/v1 Deployment") {
+	if lines := m.log.Lines("no use for"); len(lines) != 1 || !strings.Contains(lines[0], "level=INFO") || !strings.Contains(lines[0], "apps/v1 Deployment") {
 		t.Errorf("%v", lines)
 	}
-	if lines := m.log.lines("level=WARN"); len(lines) != 1 || !strings.Contains(lines[0], "a.yaml:13") || !strings.Contains(lines[0], "EndpointSlice") {
+	if lines := m.log.Lines("level=WARN"); len(lines) != 1 || !strings.Contains(lines[0], "a.yaml:13") || !strings.Contains(lines[0], "EndpointSlice") {
 		t.Errorf("%v", lines)
 	}
 }

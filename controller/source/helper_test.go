@@ -3,7 +3,6 @@
 package source
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -17,6 +16,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/kube-nft/kube-nft/tests/netlab"
 )
 
 // recorder is a Sink that remembers what it was told, in order and in sum.
@@ -155,16 +156,7 @@ func eventually(t *testing.T, check func() error) {
 }
 
 // logs collects a log as text, without times.
-type logs struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
+type logs struct{ netlab.Output }
 
 func (l *logs) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{
@@ -177,24 +169,11 @@ func (l *logs) logger() *slog.Logger {
 	}))
 }
 
-// lines returns the lines that contain text.
-func (l *logs) lines(text string) []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var found []string
-	for line := range strings.Lines(l.buf.String()) {
-		if strings.Contains(line, text) {
-			found = append(found, strings.TrimSpace(line))
-		}
-	}
-	return found
-}
-
 func (l *logs) await(t *testing.T, text string) {
 	t.Helper()
 	eventually(t, func() error {
-		if len(l.lines(text)) == 0 {
-			return fmt.Errorf("no %q in the log:\n%s", text, strings.Join(l.lines(""), "\n"))
+		if len(l.Lines(text)) == 0 {
+			return fmt.Errorf("no %q in the log:\n%s", text, l.String())
 		}
 		return nil
 	})

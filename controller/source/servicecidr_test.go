@@ -31,7 +31,7 @@ func TestDirServiceCIDR(t *testing.T) {
 	}
 	m.write("cidr.yaml", "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDRList\nitems: [{metadata: {name: listed}, spec: {cidrs: ['fd00:96::/112']}}]\n")
 	m.sink.await(t, "set ServiceCIDR listed", "delete ServiceCIDR new")
-	if lines := m.log.lines("level=WARN"); len(lines) > 0 {
+	if lines := m.log.Lines("level=WARN"); len(lines) > 0 {
 		t.Errorf("warned:\n%s", strings.Join(lines, "\n"))
 	}
 }
@@ -70,7 +70,7 @@ func TestAPIServiceCIDRs(t *testing.T) {
 	if d := cmp.Diff([]string{"ServiceCIDR kubernetes", "ServiceCIDR later", "service default/web"}, sink.names()); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}
-	if lines := log.lines(""); len(lines) > 0 {
+	if lines := log.Lines(); len(lines) > 0 {
 		t.Errorf("logged:\n%s", strings.Join(lines, "\n"))
 	}
 }
@@ -103,10 +103,10 @@ func TestAPIServiceCIDRsRefused(t *testing.T) {
 			sink, log := runAPI(t, server.client(), "")
 			sink.await(t, "synced", "set service default/web", "set ServiceCIDR kubernetes")
 			log.await(t, "lists ServiceCIDRs now")
-			if warned := log.lines("level=WARN"); len(warned) != 1 || !strings.Contains(warned[0], tt.mend) {
+			if warned := log.Lines("level=WARN"); len(warned) != 1 || !strings.Contains(warned[0], tt.mend) {
 				t.Errorf("want one warning with %q:\n%s", tt.mend, strings.Join(warned, "\n"))
 			}
-			if lines := log.lines("answers again"); len(lines) > 0 {
+			if lines := log.Lines("answers again"); len(lines) > 0 {
 				t.Errorf("an answer was taken for an outage: %s", lines[0])
 			}
 		})

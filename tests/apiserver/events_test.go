@@ -168,7 +168,7 @@ func (s *site) awaitConflicts(want float64) {
 // metric scrapes one series on the node, where alone it is to be had.
 func (s *site) metric(series string) float64 {
 	s.t.Helper()
-	client := http.Client{Transport: &http.Transport{DialContext: dialFrom(s.node), DisableKeepAlives: true}}
+	client := http.Client{Transport: &http.Transport{DialContext: s.node.DialContext, DisableKeepAlives: true}}
 	response, err := client.Get("http://127.0.0.1:10249/metrics")
 	s.Must(err)
 	defer response.Body.Close()

@@ -11,10 +11,8 @@ package apiserver
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -32,32 +30,16 @@ func TestMain(m *testing.M) {
 		_ = os.RemoveAll(filepath.Dir(os.Getenv(programEnv))) // a temporary directory
 		os.Exit(code)
 	}
-	if err := build(context.Background()); err != nil {
-		verdict, code := "SKIP", 0
-		if os.Getenv("CI") != "" {
-			verdict, code = "FAIL", 1
-		}
-		fmt.Fprintf(os.Stderr, "%s: no test runs: %v\n", verdict, err)
-		os.Exit(code)
+	_, err := cluster.Build(context.Background(), slog.Default(), cluster.Etcd, cluster.APIServer)
+	if err != nil {
+		netlab.GiveUp(err)
+	}
+	path, err := netlab.GoBuild(context.Background(), "github.com/kube-nft/kube-nft/cmd/kube-nft")
+	if err != nil {
+		netlab.GiveUp(err)
+	}
+	if err := os.Setenv(programEnv, path); err != nil {
+		netlab.GiveUp(err)
 	}
 	netlab.Main(m)
-}
-
-// build makes everything that the tests run.
-func build(ctx context.Context) error {
-	if _, err := cluster.Build(ctx, slog.Default(), cluster.Etcd, cluster.APIServer); err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp("", "kube-nft-apiserver-")
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, "kube-nft")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/kube-nft/kube-nft/cmd/kube-nft")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		_ = os.RemoveAll(dir)
-		return fmt.Errorf("build kube-nft: %w\n%s", err, out)
-	}
-	return os.Setenv(programEnv, path)
 }

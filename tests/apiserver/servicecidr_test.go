@@ -82,7 +82,7 @@ func (s *site) runSource() *cidrSink {
 	s.t.Helper()
 	config, err := source.ClientConfig(source.ClientOptions{Kubeconfig: s.api.Kubeconfig(user.Name)})
 	s.Must(err)
-	config.Dial = dialFrom(s.node)
+	config.Dial = s.node.DialContext
 	client, err := kubernetes.NewForConfig(config)
 	s.Must(err)
 	sink := &cidrSink{s: s, cidrs: make(map[string][]string)}

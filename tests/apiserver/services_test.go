@@ -82,7 +82,7 @@ func TestAPIService(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.runAgent().awaitProgrammed()
-	client := s.api.ClientVia(cluster.Admin, dialFrom(s.pods[0]))
+	client := s.api.ClientVia(cluster.Admin, s.pods[0].DialContext)
 	var version struct{ GitVersion string }
 	s.Must(cluster.Do(t.Context(), client, http.MethodGet, "https://10.96.0.1/version", nil, &version))
 	if version.GitVersion == "" {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -87,7 +86,7 @@ func newBareSite(t *testing.T) *site {
 		Users:     []cluster.User{user},
 		Args:      []string{"--audit-policy-file=" + policy, "--audit-log-path=" + s.auditLog},
 		Command:   cluster.InNamespace(s.control.Path()),
-		Dial:      dialFrom(s.control),
+		Dial:      s.control.DialContext,
 	})
 	return s
 }
@@ -229,16 +228,6 @@ func (s *site) cut(agent *program) {
 func (s *site) mend() {
 	s.t.Helper()
 	s.Must(s.node.NFT("delete table ip outage"))
-}
-
-func dialFrom(n *netlab.Namespace) func(ctx context.Context, network, address string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		to, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return nil, err
-		}
-		return n.Dial(ctx, network, to)
-	}
 }
 
 func prefixes(texts ...string) (all []netip.Prefix) {

@@ -201,9 +201,9 @@ func (s *site) newTap() *tap {
 	target, err := url.Parse(s.api.URL)
 	s.Must(err)
 	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.FlushInterval = -1                                          // a watch is told at once
-	proxy.ErrorLog = log.New(io.Discard, "", 0)                       // watches end with the test
-	proxy.Transport = s.api.ClientVia("", dialFrom(s.node)).Transport // with the token that comes in
+	proxy.FlushInterval = -1                                            // a watch is told at once
+	proxy.ErrorLog = log.New(io.Discard, "", 0)                         // watches end with the test
+	proxy.Transport = s.api.ClientVia("", s.node.DialContext).Transport // with the token that comes in
 	proxy.ModifyResponse = tap.note
 
 	server := httptest.NewUnstartedServer(proxy)

@@ -164,7 +164,7 @@ func TestNamespace(t *testing.T) {
 		SANs:      []netip.Addr{netip.MustParseAddr("192.0.2.2")},
 		Advertise: netip.MustParseAddr("192.0.2.1"),
 		Command:   InNamespace(server.Path()),
-		Dial:      dialIn(server),
+		Dial:      server.DialContext,
 	})
 	if _, err := net.DialTimeout("tcp", c.AddrPort.String(), time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dial from the test's namespace: %v, want %v", err, syscall.ECONNREFUSED)
@@ -172,7 +172,7 @@ func TestNamespace(t *testing.T) {
 
 	url := fmt.Sprintf("https://192.0.2.2:%d", c.AddrPort.Port())
 	var slice discoveryv1.EndpointSlice
-	if err := Do(t.Context(), c.ClientVia(Admin, dialIn(client)), http.MethodGet, url+slicesPath+"/kubernetes", nil, &slice); err != nil {
+	if err := Do(t.Context(), c.ClientVia(Admin, client.DialContext), http.MethodGet, url+slicesPath+"/kubernetes", nil, &slice); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"192.0.2.1"}, slice.Endpoints[0].Addresses); diff != "" {
@@ -329,16 +329,6 @@ func statusOf(err error) int {
 		return status.Code
 	}
 	return 0
-}
-
-func dialIn(n *netlab.Namespace) func(ctx context.Context, network, address string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		to, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return nil, err
-		}
-		return n.Dial(ctx, network, to)
-	}
 }
 
 func resident(t *testing.T, pid int) string {

@@ -13,10 +13,8 @@ package conformance
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -34,46 +32,24 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if _, err := cluster.Build(context.Background(), slog.Default(), cluster.Etcd, cluster.APIServer, cluster.Proxy); err != nil {
-		giveUp(err)
+		netlab.GiveUp(err)
 	}
 	var made string
 	if os.Getenv(programEnv) == "" {
 		var err error
-		if made, err = build(context.Background()); err != nil {
-			giveUp(err)
+		if made, err = netlab.GoBuild(context.Background(), "github.com/kube-nft/kube-nft/cmd/kube-nft"); err != nil {
+			netlab.GiveUp(err)
+		}
+		if err := os.Setenv(programEnv, made); err != nil {
+			netlab.GiveUp(err)
 		}
 	}
 	code, err := netlab.Isolate(os.Args)
 	if made != "" {
-		_ = os.RemoveAll(made)
+		_ = os.RemoveAll(filepath.Dir(made))
 	}
 	if err != nil {
-		giveUp(err)
+		netlab.GiveUp(err)
 	}
 	os.Exit(code)
-}
-
-// giveUp ends the process because no test can run, which is a failure in CI.
-func giveUp(err error) {
-	verdict, code := "SKIP", 0
-	if os.Getenv("CI") != "" {
-		verdict, code = "FAIL", 1
-	}
-	fmt.Fprintf(os.Stderr, "%s: no test runs: %v\n", verdict, err)
-	os.Exit(code)
-}
-
-// build makes kube-nft in a directory of its own.
-func build(ctx context.Context) (dir string, err error) {
-	if dir, err = os.MkdirTemp("", "kube-nft-conformance-"); err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "kube-nft")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/kube-nft/kube-nft/cmd/kube-nft")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		_ = os.RemoveAll(dir)
-		return "", fmt.Errorf("build kube-nft: %w\n%s", err, out)
-	}
-	return dir, os.Setenv(programEnv, path)
 }

@@ -3,11 +3,9 @@
 package conformance
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"testing"
@@ -57,7 +55,7 @@ func newTwins(t *testing.T, c settings) *twins {
 		Listen:  apiAddr,
 		Users:   []cluster.User{{Name: user}},
 		Command: cluster.InNamespace(control.Path()),
-		Dial:    dialFrom(control),
+		Dial:    control.DialContext,
 	})
 	w.kubeconfig = w.api.Kubeconfig(user)
 	w.createNode()
@@ -212,14 +210,4 @@ func (w *twins) askSentinel(s *site, f int) error {
 func (w *twins) do(method, path string, in, out any) {
 	w.t.Helper()
 	w.Must(w.api.Do(w.t.Context(), method, path, in, out))
-}
-
-func dialFrom(n *netlab.Namespace) func(ctx context.Context, network, address string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		to, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return nil, err
-		}
-		return n.Dial(ctx, network, to)
-	}
 }

@@ -9,10 +9,8 @@
 package e2e
 
 import (
-	"bytes"
-	"fmt"
+	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -25,8 +23,8 @@ func TestMain(m *testing.M) {
 		netlab.Main(m) // runs this again in namespaces of its own, and exits
 	}
 	code := m.Run()
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir)
+	if built.path != "" {
+		_ = os.RemoveAll(filepath.Dir(built.path))
 	}
 	os.Exit(code)
 }
@@ -34,7 +32,7 @@ func TestMain(m *testing.M) {
 // built is the program under test, once something needed it.
 var built struct {
 	once sync.Once
-	dir  string
+	path string
 	err  error
 }
 
@@ -49,20 +47,10 @@ func program(t testing.TB) string {
 		return path
 	}
 	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "kube-nft-e2e-"); built.err != nil {
-			return
-		}
-		if built.err = os.Chmod(built.dir, 0o755); built.err != nil {
-			return
-		}
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", built.dir, "github.com/kube-nft/kube-nft/cmd/kube-nft")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("build kube-nft: %w\n%s", err, bytes.TrimSpace(out))
-		}
+		built.path, built.err = netlab.GoBuild(context.Background(), "github.com/kube-nft/kube-nft/cmd/kube-nft")
 	})
 	if built.err != nil {
 		t.Fatal(built.err)
 	}
-	return filepath.Join(built.dir, "kube-nft")
+	return built.path
 }

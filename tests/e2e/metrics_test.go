@@ -4,9 +4,7 @@ package e2e
 
 import (
 	"bufio"
-	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -56,10 +54,7 @@ func TestMetrics(t *testing.T) {
 // scrape returns the node's metrics, values by series.
 func (c *cluster) scrape(t *testing.T) map[string]string {
 	t.Helper()
-	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		return c.node.Dial(ctx, network, netip.MustParseAddrPort(address))
-	}
-	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	client := http.Client{Transport: &http.Transport{DialContext: c.node.DialContext, DisableKeepAlives: true}}
 	series := make(map[string]string)
 	c.Eventually(10*time.Second, func() error {
 		response, err := client.Get("http://127.0.0.1:10249/metrics")

@@ -3,11 +3,9 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,26 +16,8 @@ import (
 // process is a kube-nft that was started.
 type process struct {
 	cmd  *netlab.Cmd
-	log  output
+	log  netlab.Output
 	done chan struct{} // closed when it has ended
-}
-
-// output collects what a process writes, to be read while it runs.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }
 
 // startProxy starts `kube-nft run` as node-0 on the manifests of a directory. It
@@ -129,18 +109,7 @@ func (p *process) logs(t *testing.T, words ...string) {
 }
 
 // count is the number of lines of the log that hold all of the words.
-func (p *process) count(words ...string) (n int) {
-	for line := range strings.Lines(p.log.String()) {
-		holds := true
-		for _, w := range words {
-			holds = holds && strings.Contains(line, w)
-		}
-		if holds {
-			n++
-		}
-	}
-	return n
-}
+func (p *process) count(words ...string) int { return p.log.Count(words...) }
 
 // command runs kube-nft in a namespace to its end, as another user if uid is not
 // 0, and returns what it wrote and its exit code.

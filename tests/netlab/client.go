@@ -46,6 +46,15 @@ type Conn struct {
 	sctp    *association // SCTP only
 }
 
+// DialContext is Dial for those who have addresses as text, such as net/http.
+func (n *Namespace) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, err
+	}
+	return n.Dial(ctx, network, to)
+}
+
 // Dial connects to a server from inside the namespace. The connection belongs
 // to the caller and keeps the namespace alive until it is closed.
 func (n *Namespace) Dial(ctx context.Context, network string, dst netip.AddrPort, opts ...Option) (*Conn, error) {
