@@ -11,16 +11,6 @@ import (
 	"github.com/kube-nft/kube-nft/nft"
 )
 
-// discard is a kernel that takes no time.
-type discard struct{}
-
-func (discard) Read(context.Context, *nft.Schema) (nft.Contents, error) {
-	return nft.Contents{}, nft.ErrMissing
-}
-func (discard) Apply(context.Context, ...nft.Change) error          { return nil }
-func (discard) Reset(context.Context, nft.Table) error              { return nil }
-func (discard) Watch(ctx context.Context, _ func(nft.Family)) error { <-ctx.Done(); return nil }
-
 var loads = []source.Synthetic{
 	{Services: 1_000, Endpoints: 10},
 	{Services: 30_000, Endpoints: 10},
@@ -31,7 +21,7 @@ var loads = []source.Synthetic{
 func loaded(load *source.Synthetic) *Controller {
 	config := testConfig()
 	delete(config.Options, nft.IPv6)
-	c := New(config, discard{})
+	c := New(config, Discard{})
 	for i := range load.Services {
 		c.queue.SetService(load.Service(i))
 		for _, s := range load.Slices(i) {

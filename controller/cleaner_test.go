@@ -297,7 +297,7 @@ func TestFlowsOfEvents(t *testing.T) {
 	for seed := range uint64(4) {
 		config := testConfig()
 		config.Cleaner = newTestCleaner(&tracked{})
-		c := New(config, discard{})
+		c := New(config, Discard{})
 		c.queue.Synced()
 		step := 0
 		for event := range source.Events(seed, 1000) {

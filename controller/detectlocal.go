@@ -5,6 +5,7 @@ package controller
 import (
 	"net/netip"
 
+	"github.com/kube-nft/kube-nft/controller/compile"
 	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/nft"
 )
@@ -39,10 +40,7 @@ type DetectLocal struct {
 // tells, no traffic is known to be local, and none not to be, as in kube-proxy;
 // node may be nil.
 func (d DetectLocal) Pods(f nft.Family, node *model.Node) nft.LocalPods {
-	family := model.IPv4
-	if f == nft.IPv6 {
-		family = model.IPv6
-	}
+	family := compile.ModelFamily(f)
 	switch {
 	case d.Mode == LocalByClusterCIDR:
 		return nft.LocalPods{Prefix: d.CIDRs[family]}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/kube-nft/kube-nft/controller/model"
+	"github.com/kube-nft/kube-nft/controller/compile"
 	"github.com/kube-nft/kube-nft/nft"
 )
 
@@ -128,21 +128,15 @@ func MeasureWalks(r prometheus.Registerer) func(Walk) {
 	}, []string{familyLabel})
 	r.MustRegister(took, deleted)
 	for _, f := range nft.Families {
-		deleted.WithLabelValues(familyName(f))
-		took.WithLabelValues(familyName(f))
+		name := compile.ModelFamily(f).String()
+		deleted.WithLabelValues(name)
+		took.WithLabelValues(name)
 	}
 	return func(w Walk) {
-		took.WithLabelValues(familyName(w.Family)).Observe(w.Took.Seconds())
-		deleted.WithLabelValues(familyName(w.Family)).Add(float64(w.Deleted))
+		name := compile.ModelFamily(w.Family).String()
+		took.WithLabelValues(name).Observe(w.Took.Seconds())
+		deleted.WithLabelValues(name).Add(float64(w.Deleted))
 	}
-}
-
-// familyName is a family in the API's words.
-func familyName(f nft.Family) string {
-	if f == nft.IPv4 {
-		return model.IPv4.String()
-	}
-	return model.IPv6.String()
 }
 
 // ClientCounter tells how many clients the kernel remembers for each Service port

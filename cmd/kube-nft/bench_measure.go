@@ -31,7 +31,7 @@ func measure(ctx context.Context, s size, o benchOptions) (result, error) {
 		}
 	}
 	user := &script{load: load, changes: o.changes}
-	if err := user.play(ctx, o, discard{}); err != nil {
+	if err := user.play(ctx, o, controller.Discard{}); err != nil {
 		return r, err
 	}
 	r.userSpace = user.change
@@ -222,16 +222,6 @@ func (s *script) await(ctx context.Context) (controller.Commit, error) {
 		}
 	}
 }
-
-// discard is a kernel that takes no time: what is left is user space.
-type discard struct{}
-
-func (discard) Read(context.Context, *nft.Schema) (nft.Contents, error) {
-	return nft.Contents{}, nft.ErrMissing
-}
-func (discard) Apply(context.Context, ...nft.Change) error          { return nil }
-func (discard) Reset(context.Context, nft.Table) error              { return nil }
-func (discard) Watch(ctx context.Context, _ func(nft.Family)) error { <-ctx.Done(); return nil }
 
 // recorder keeps what was committed, to be committed again elsewhere.
 type recorder struct {

@@ -72,9 +72,9 @@ type port struct {
 // NewTable returns the desired contents of a family's table, empty. Until Settle
 // is called for the first time changes are not recorded, only what they lead to.
 func NewTable(f nft.Family) *Table {
-	t := &Table{
+	return &Table{
 		family:     f,
-		model:      model.IPv4,
+		model:      ModelFamily(f),
 		services:   make(map[types.NamespacedName]*Service),
 		claims:     newClaims(0),
 		external:   make(map[netip.Addr]map[Frontend]int),
@@ -87,10 +87,14 @@ func NewTable(f nft.Family) *Table {
 		node:       make(map[nft.Set]map[nft.Key]struct{}),
 		chains:     make(map[nft.Chain]struct{}),
 	}
+}
+
+// ModelFamily returns a family as the model counts it.
+func ModelFamily(f nft.Family) model.Family {
 	if f == nft.IPv6 {
-		t.model = model.IPv6
+		return model.IPv6
 	}
-	return t
+	return model.IPv4
 }
 
 // Set adds or replaces a Service. selection chooses the endpoints of a port.
@@ -149,6 +153,7 @@ func (t *Table) release(s *Service) {
 func (t *Table) compile(s *model.Service, old *Service, selection func(*model.ServicePort) model.Selection) *Service {
 	next := &Service{name: s.Name, created: s.Created, addr: s.ClusterIPs[t.model]}
 	next.ports = make([]*port, 0, len(s.Ports))
+	sources := t.sources(s)
 	for i := range s.Ports {
 		in := &s.Ports[i]
 		bound := frontends(s, in, t.model)
@@ -164,7 +169,7 @@ func (t *Table) compile(s *model.Service, old *Service, selection func(*model.Se
 			comment:   comment(s.Name, in.Name),
 			internal:  policy(s.InternalLocal),
 			external:  policy(s.ExternalLocal),
-			sources:   t.sources(s),
+			sources:   sources,
 		}
 		chosen := selection(in)
 		slots, local := t.slots(old, p)
