@@ -22,13 +22,15 @@ import (
 type Program string
 
 const (
-	Etcd      Program = "etcd"
-	APIServer Program = "kube-apiserver"
-	Proxy     Program = "kube-proxy"
+	Etcd              Program = "etcd"
+	APIServer         Program = "kube-apiserver"
+	ControllerManager Program = "kube-controller-manager"
+	Proxy             Program = "kube-proxy"
+	Kubectl           Program = "kubectl"
 )
 
 // Programs are all of them.
-var Programs = []Program{Etcd, APIServer, Proxy}
+var Programs = []Program{Etcd, APIServer, ControllerManager, Proxy, Kubectl}
 
 // Build finds programs in the user's cache directory, and builds there what is
 // missing. It returns their paths, in order. To build takes seconds for etcd, minutes
@@ -86,9 +88,11 @@ type program struct {
 }
 
 var sources = map[Program]program{
-	Etcd:      {name: Etcd, module: "go.etcd.io/etcd/server/v3", path: "./etcd"},
-	APIServer: {name: APIServer, module: kubernetes, path: kubernetes + "/cmd/kube-apiserver", ldflags: versionFlags},
-	Proxy:     {name: Proxy, module: kubernetes, path: kubernetes + "/cmd/kube-proxy", ldflags: versionFlags},
+	Etcd:              {name: Etcd, module: "go.etcd.io/etcd/server/v3", path: "./etcd"},
+	APIServer:         {name: APIServer, module: kubernetes, path: kubernetes + "/cmd/kube-apiserver", ldflags: versionFlags},
+	ControllerManager: {name: ControllerManager, module: kubernetes, path: kubernetes + "/cmd/kube-controller-manager", ldflags: versionFlags},
+	Proxy:             {name: Proxy, module: kubernetes, path: kubernetes + "/cmd/kube-proxy", ldflags: versionFlags},
+	Kubectl:           {name: Kubectl, module: kubernetes, path: kubernetes + "/cmd/kubectl", ldflags: versionFlags},
 }
 
 const kubernetes = "k8s.io/kubernetes"
