@@ -40,7 +40,7 @@ lint: ## gofmt, vet, staticcheck, a tidy go.mod
 	$(GO) mod tidy -diff
 
 update: ## rewrite the golden files
-	$(GO) test ./nft/kernel ./tests -update
+	$(GO) test ./nft/kernel ./tests ./controller/config -update
 
 image: ## a container image with nothing but the binary
 	docker build -t kube-nft .
