@@ -62,7 +62,9 @@ type Config struct {
 	LocalPorts LocalPorts
 	// HealthPorts answers load balancers that ask for endpoints. Nil is nobody.
 	HealthPorts HealthPorts
-	Logger      *slog.Logger
+	// Health is told how far the tables follow. Nil is nobody.
+	Health Health
+	Logger *slog.Logger
 	// Cleaner deletes UDP flows that a commit leaves stale; nil is none. Its Run is
 	// the caller's to start.
 	Cleaner *Cleaner
@@ -104,9 +106,6 @@ type Controller struct {
 	// untold are the Services that LocalPorts and HealthPorts are to be told of.
 	untold  map[types.NamespacedName]*model.Entry
 	metrics metrics
-	// failingSince is when the first of the passes failed that have failed since the
-	// last good one; zero if it was good.
-	failingSince time.Time
 }
 
 // table is one family's table: what it should be, and whether it needs comparing
@@ -122,6 +121,9 @@ type table struct {
 
 // New returns a Controller; Run starts it.
 func New(c Config, kernel Dataplane) *Controller {
+	if c.Health == nil {
+		c.Health = noHealth{}
+	}
 	ctl := &Controller{
 		config: c,
 		log:    c.Logger,
@@ -209,7 +211,6 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 		retry = nil
 		err := c.pass(ctx)
 		failing = err != nil
-		c.tellHealth(err)
 		switch {
 		case err == nil:
 			delay = firstRetry
@@ -262,6 +263,7 @@ func (c *Controller) drifted(f nft.Family) {
 		if t.schema.Family == f && !t.resync {
 			t.resync = true
 			t.metrics.drifts.Inc()
+			c.config.Health.Begun()
 			c.log.Warn("table was changed by somebody else, comparing it", "table", f.String()+" "+nft.TableName)
 		}
 	}

@@ -38,6 +38,7 @@ type changes struct {
 	slices   map[types.NamespacedName]*model.Slice
 	cidrs    map[string]*model.ServiceCIDR
 	node     *model.Node
+	nodeGone bool // its object is deleted, which was the last that was said of it
 }
 
 func newChanges() changes {
@@ -56,7 +57,7 @@ func newQueue(nodeName string, log *slog.Logger) *queue {
 func (q *queue) take() (changes, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.pending.services)+len(q.pending.slices)+len(q.pending.cidrs) == 0 && q.pending.node == nil {
+	if len(q.pending.services)+len(q.pending.slices)+len(q.pending.cidrs) == 0 && q.pending.node == nil && !q.pending.nodeGone {
 		return changes{}, q.synced
 	}
 	c := q.pending
@@ -142,7 +143,12 @@ func (q *queue) DeleteSlice(name types.NamespacedName) {
 // SetNode implements source.Sink.
 func (q *queue) SetNode(n *corev1.Node) {
 	node := model.FromNode(n)
-	q.put(func(c *changes) { c.node = &node })
+	q.put(func(c *changes) { c.node, c.nodeGone = &node, false })
+}
+
+// DeleteNode implements source.Sink.
+func (q *queue) DeleteNode() {
+	q.put(func(c *changes) { c.nodeGone = true })
 }
 
 // SetServiceCIDR implements source.Sink.

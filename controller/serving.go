@@ -4,7 +4,6 @@ package controller
 
 import (
 	"net/netip"
-	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -34,8 +33,19 @@ type HealthPorts interface {
 	Set(s *model.Service, f model.Family, endpoints int)
 	// Delete says that a Service is gone; there may have been none.
 	Delete(types.NamespacedName)
-	// SetHealthy says whether the tables can be relied on.
-	SetHealthy(bool)
+}
+
+// Health is told how far the tables follow; health.Proxy is one. The calls must not
+// wait.
+type Health interface {
+	// Begun says that a pass begins: something may have come in that is not
+	// programmed. After a pass that fails there is another one.
+	Begun()
+	// Updated says that the pass has programmed all.
+	Updated()
+	// SetNode says whether there is an object of this node, and whether the node is
+	// leaving.
+	SetNode(known, leaving bool)
 }
 
 // noteService remembers to tell those who serve at the node itself of a Service
@@ -100,19 +110,20 @@ func (c *Controller) tellAddrs(t *table) {
 	c.config.HealthPorts.SetAddrs(t.desired.Model(), addrs)
 }
 
-// tellHealth says whether passes succeed. One that fails is retried, and what is
-// programmed stays good for a while: as in kube-proxy, which waits for two of its
-// sync periods of 30 s, only changes that wait for long count.
-func (c *Controller) tellHealth(err error) {
+// tellNode tells Health of the node. A Node object that is deleted keeps its last
+// word in all else: the machine is still here.
+func (c *Controller) tellNode(in changes) {
 	switch {
-	case err == nil:
-		c.failingSince = time.Time{}
-	case c.failingSince.IsZero():
-		c.failingSince = time.Now()
-	}
-	if c.config.HealthPorts != nil {
-		c.config.HealthPorts.SetHealthy(err == nil || time.Since(c.failingSince) < unhealthyAfter)
+	case in.nodeGone:
+		c.config.Health.SetNode(false, false)
+	case in.node != nil:
+		c.config.Health.SetNode(true, in.node.Leaving)
 	}
 }
 
-const unhealthyAfter = time.Minute
+// noHealth is a Health that nobody asks.
+type noHealth struct{}
+
+func (noHealth) Begun()             {}
+func (noHealth) Updated()           {}
+func (noHealth) SetNode(bool, bool) {}

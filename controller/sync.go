@@ -24,6 +24,7 @@ func (c *Controller) pass(ctx context.Context) error {
 	if !synced {
 		return nil
 	}
+	c.config.Health.Begun()
 	done := Commit{}
 	if !c.ready() {
 		if err := c.resyncAll(ctx, &done); err != nil {
@@ -38,6 +39,7 @@ func (c *Controller) pass(ctx context.Context) error {
 	}
 	c.tellServices()
 	c.checkFlows()
+	c.config.Health.Updated()
 	c.report(start, done)
 	return nil
 }
@@ -71,6 +73,7 @@ func (c *Controller) merge(in changes) {
 			t.desired.SetServiceCIDRs(c.state.ServiceCIDRs.Of(t.desired.Model()))
 		}
 	}
+	c.tellNode(in)
 	if in.node != nil {
 		if in.node.Zone != c.zone() {
 			c.state.MarkAll()

@@ -75,7 +75,9 @@ func serve(ctx context.Context, o *options, m *metricsOptions) error {
 	if err != nil {
 		return err
 	}
-	checks := health.New(log, func(s *model.Service, at string, err error) {
+	proxy := health.NewProxy(nil, unhealthyAfter, o.manifests == "", nil)
+	config.Health = proxy
+	checks := health.New(log, proxy.Healthy, func(s *model.Service, at string, err error) {
 		if config.Events != nil {
 			config.Events.Warn(s, "FailedToStartServiceHealthcheck", config.NodeName+" "+at, fmt.Sprintf("node %s cannot answer the load balancer's "+
 				"health checks at %s: %v; free the port, or let the Service be given another one", config.NodeName, at, err))
@@ -102,6 +104,9 @@ func serve(ctx context.Context, o *options, m *metricsOptions) error {
 	log.Info("stopped; what is programmed stays, `kube-nft cleanup` removes it")
 	return err
 }
+
+// unhealthyAfter is how long a change may wait: twice kube-proxy's sync period.
+const unhealthyAfter = time.Minute
 
 // startCleaner starts what deletes stale UDP flows; stop ends it.
 func startCleaner(ctx context.Context, config controller.Config) (cleaner *controller.Cleaner, stop func(), err error) {

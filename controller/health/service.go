@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package health answers those who ask how things are. So far these are load
-// balancers, which ask each node at a Service's healthCheckNodePort whether it has
-// endpoints of the Service, so that they send nothing where it would be dropped.
 package health
 
 import (
@@ -34,8 +31,11 @@ type Services struct {
 	// again is how long a port that could not be had waits for the next try.
 	again time.Duration
 
+	// healthy says whether the tables can be relied on. While they cannot, everybody
+	// is told to send nothing.
+	healthy func() bool
+
 	mu       sync.Mutex
-	healthy  bool
 	addrs    [model.Families][]netip.Addr // to listen at; the unspecified one is everywhere
 	services map[key]*service
 	retry    *time.Timer // nil if nothing is to be tried again
@@ -52,14 +52,15 @@ type service struct {
 	name      types.NamespacedName
 	of        *model.Service // as it is now
 	endpoints atomic.Int64   // ready ones on this node
-	healthy   *atomic.Bool
+	healthy   func() bool
 	listeners map[netip.AddrPort]*http.Server
 	said      map[netip.AddrPort]string // what was last logged of an address that could not be had
 }
 
-// New returns Services that has none. failed may be nil.
-func New(log *slog.Logger, failed func(s *model.Service, at string, err error)) *Services {
-	return &Services{log: log, failed: failed, again: 5 * time.Second, healthy: true, services: make(map[key]*service)}
+// New returns Services that has none; healthy says whether the tables can be relied
+// on, and is asked each time that somebody asks. failed may be nil.
+func New(log *slog.Logger, healthy func() bool, failed func(s *model.Service, at string, err error)) *Services {
+	return &Services{log: log, healthy: healthy, failed: failed, again: 5 * time.Second, services: make(map[key]*service)}
 }
 
 // SetAddrs says at which addresses of a family to listen: those that node ports are
@@ -74,17 +75,6 @@ func (s *Services) SetAddrs(f model.Family, addrs []netip.Addr) {
 	s.listenAll()
 }
 
-// SetHealthy says whether what the tables hold is what it should be, as far as is
-// known. While it is not, everybody is told to send nothing.
-func (s *Services) SetHealthy(healthy bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.healthy = healthy
-	for _, one := range s.services {
-		one.healthy.Store(healthy)
-	}
-}
-
 // Set says how many ready endpoints of a Service in a family are on this node. A
 // Service without a health check node port is none here.
 func (s *Services) Set(of *model.Service, f model.Family, endpoints int) {
@@ -97,8 +87,7 @@ func (s *Services) Set(of *model.Service, f model.Family, endpoints int) {
 		return
 	}
 	if one == nil {
-		one = &service{name: of.Name, healthy: new(atomic.Bool), listeners: make(map[netip.AddrPort]*http.Server), said: make(map[netip.AddrPort]string)}
-		one.healthy.Store(s.healthy)
+		one = &service{name: of.Name, healthy: s.healthy, listeners: make(map[netip.AddrPort]*http.Server), said: make(map[netip.AddrPort]string)}
 		s.services[k] = one
 	}
 	one.of = of
@@ -224,7 +213,7 @@ type answer struct {
 
 // ServeHTTP answers at any path: 200 if this node is to get connections, else 503.
 func (one *service) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	a := answer{LocalEndpoints: one.endpoints.Load(), ServiceProxyHealthy: one.healthy.Load()}
+	a := answer{LocalEndpoints: one.endpoints.Load(), ServiceProxyHealthy: one.healthy()}
 	a.Service.Namespace, a.Service.Name = one.name.Namespace, one.name.Name
 	body, err := json.Marshal(a)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,7 +54,9 @@ func ask(t *testing.T, f model.Family, port uint16) string {
 // TestServices: what load balancers are told (A1.13), while Services, endpoints,
 // ports, addresses and health change.
 func TestServices(t *testing.T) {
-	s := New(slog.New(slog.DiscardHandler), nil)
+	var healthy atomic.Bool
+	healthy.Store(true)
+	s := New(slog.New(slog.DiscardHandler), healthy.Load, nil)
 	defer s.Close()
 	both := func(endpoints int, port uint16) {
 		for f := range model.Family(model.Families) {
@@ -76,8 +79,8 @@ func TestServices(t *testing.T) {
 		{"two endpoints", func() { addrs(loopback[:]...) }, "200 default/web 2 true weight 2"},
 		{"none", func() { both(0, 31000) }, "503 default/web 0 true weight 0"},
 		{"one", func() { both(1, 31000) }, "200 default/web 1 true weight 1"},
-		{"the tables cannot be relied on", func() { s.SetHealthy(false) }, "503 default/web 1 false weight 1"},
-		{"they can again", func() { s.SetHealthy(true) }, "200 default/web 1 true weight 1"},
+		{"the tables cannot be relied on", func() { healthy.Store(false) }, "503 default/web 1 false weight 1"},
+		{"they can again", func() { healthy.Store(true) }, "200 default/web 1 true weight 1"},
 		{"another port", func() { both(1, 31001) }, ""},
 		{"back", func() { both(1, 31000) }, "200 default/web 1 true weight 1"},
 		{"everywhere", func() { addrs(netip.IPv4Unspecified(), netip.IPv6Unspecified()) }, "200 default/web 1 true weight 1"},
@@ -105,7 +108,8 @@ func TestTaken(t *testing.T) {
 	}
 	defer other.Close()
 	var failed []string
-	s := New(slog.New(slog.DiscardHandler), func(s *model.Service, at string, err error) {
+	healthy := func() bool { return true }
+	s := New(slog.New(slog.DiscardHandler), healthy, func(s *model.Service, at string, err error) {
 		failed = append(failed, fmt.Sprint(s.Name, " ", at, " ", err))
 	})
 	s.again = 10 * time.Millisecond

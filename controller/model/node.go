@@ -19,12 +19,21 @@ type Node struct {
 	// PodCIDRs are the addresses of this node's pods, the first range of each family;
 	// invalid is none.
 	PodCIDRs [Families]netip.Prefix
+	// Leaving: the node is on its way out, and nobody should send it new connections.
+	Leaving bool
 }
+
+// toBeDeleted is the taint by which the cluster autoscaler marks nodes that it is
+// about to remove; kube-proxy's /healthz fails on them (KEP-3836).
+const toBeDeleted = "ToBeDeletedByClusterAutoscaler"
 
 // FromNode reads a Node. Internal addresses come before external ones, as
 // in kube-proxy. What cannot be read is left out.
 func FromNode(n *corev1.Node) Node {
-	out := Node{Zone: n.Labels[corev1.LabelTopologyZone]}
+	out := Node{Zone: n.Labels[corev1.LabelTopologyZone], Leaving: n.DeletionTimestamp != nil}
+	for _, t := range n.Spec.Taints {
+		out.Leaving = out.Leaving || t.Key == toBeDeleted
+	}
 	for _, kind := range [...]corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
 		for _, in := range n.Status.Addresses {
 			if in.Type != kind {

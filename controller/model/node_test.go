@@ -5,6 +5,7 @@ package model
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -39,6 +40,9 @@ func TestFromNode(t *testing.T) {
 	}{
 		{"nothing", corev1.Node{}, Node{}},
 		{"zone", corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{corev1.LabelTopologyZone: "a"}}}, Node{Zone: "a"}},
+		{"deleted but not gone", corev1.Node{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &metav1.Time{Time: time.Unix(1, 0)}}}, Node{Leaving: true}},
+		{"to be removed", corev1.Node{Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: "other"}, {Key: "ToBeDeletedByClusterAutoscaler"}}}}, Node{Leaving: true}},
+		{"tainted", corev1.Node{Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: "node.kubernetes.io/unschedulable"}}}}, Node{}},
 		{"internal before external", corev1.Node{Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
 			address(corev1.NodeHostName, "node-0"), address(corev1.NodeExternalIP, "192.0.2.1"), address(corev1.NodeExternalIP, "2001:db8::1"),
 			address(corev1.NodeInternalIP, "nonsense"), address(corev1.NodeInternalIP, "10.0.0.1"), address(corev1.NodeInternalIP, "10.0.0.2"),

@@ -97,9 +97,8 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 	if a.opts.NodeName == "" {
 		node()
 	} else {
-		// A deleted Node object keeps its last word: the machine is still here.
 		reflectors = append(reflectors, a.reflect("nodes", &corev1.Node{}, refusable(a.node(), node), &store[*corev1.Node]{
-			strip: StripNode, set: sink.SetNode, gone: func(types.NamespacedName) {},
+			strip: StripNode, set: sink.SetNode, gone: func(types.NamespacedName) { sink.DeleteNode() },
 			listed: listed("nodes", node)}, a.backoff, note("nodes")))
 	}
 	var wg sync.WaitGroup

@@ -70,6 +70,11 @@ func (r *recorder) SetNode(n *corev1.Node) {
 	r.node = n
 }
 
+func (r *recorder) DeleteNode() {
+	defer r.tell("delete node")()
+	r.node = nil
+}
+
 func (r *recorder) SetServiceCIDR(c *networkingv1.ServiceCIDR) {
 	defer r.tell("set ServiceCIDR %s", c.Name)()
 	r.cidrs[c.Name] = c

@@ -32,6 +32,9 @@ type Sink interface {
 	DeleteSlice(types.NamespacedName)
 	// SetNode describes the node that this process serves.
 	SetNode(*corev1.Node)
+	// DeleteNode says that there is no such node object any more; the machine may well
+	// be there.
+	DeleteNode()
 	// SetServiceCIDR says that the ServiceCIDR exists and looks like this now.
 	SetServiceCIDR(*networkingv1.ServiceCIDR)
 	// DeleteServiceCIDR says that there is no such ServiceCIDR; it may never have

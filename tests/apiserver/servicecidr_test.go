@@ -135,4 +135,5 @@ func (*cidrSink) DeleteService(types.NamespacedName)  {}
 func (*cidrSink) SetSlice(*discoveryv1.EndpointSlice) {}
 func (*cidrSink) DeleteSlice(types.NamespacedName)    {}
 func (*cidrSink) SetNode(*corev1.Node)                {}
+func (*cidrSink) DeleteNode()                         {}
 func (*cidrSink) Synced()                             {}
