@@ -42,17 +42,13 @@ type Dataplane interface {
 type Config struct {
 	// NodeName is the name of this node; endpoints on it are local.
 	NodeName string
-	// Options of the table of each family; a family without options has no table.
-	Options map[nft.Family]nft.Options
-	// DetectLocal says which traffic is that of pods on this node.
-	DetectLocal DetectLocal
-	// NodePorts says on which of the node's addresses node ports are served.
-	NodePorts NodePorts
+	Rules
+	// NewRules brings rules that replace those above; nil never does.
+	NewRules <-chan Rules
+	// NoExternalIPs leaves out spec.externalIPs of Services.
+	NoExternalIPs bool
 	// NodeIPs lists this node's addresses until, and unless, a Node object tells.
 	NodeIPs func() []netip.Addr
-	// BindAddress replaces the node's address of its family (kube-proxy's
-	// bindAddress); invalid is none.
-	BindAddress netip.Addr
 	// LocalAddrs lists the addresses of this host; needed for NodePorts.CIDRs.
 	LocalAddrs func() ([]netip.Addr, error)
 	// AddrsChanged says that NodeIPs or LocalAddrs may have something new to say;
@@ -132,7 +128,7 @@ func New(c Config, kernel Dataplane) *Controller {
 		state:  model.NewState(),
 		untold: make(map[types.NamespacedName]*model.Entry),
 	}
-	ctl.queue.events = c.Events
+	ctl.queue.events, ctl.queue.noExternalIPs = c.Events, c.NoExternalIPs
 	for _, f := range nft.Families {
 		if o, ok := c.Options[f]; ok {
 			ctl.tables = append(ctl.tables, &table{schema: nft.NewSchema(f, o), desired: compile.NewTable(f), resync: true})
@@ -201,6 +197,10 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 				retry = time.After(driftSettles)
 			}
 			continue
+		case r := <-c.config.NewRules:
+			if c.setRules(r); failing {
+				continue
+			}
 		case <-c.config.AddrsChanged:
 			if c.setNodeIPs(); failing {
 				continue

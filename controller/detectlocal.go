@@ -69,11 +69,6 @@ func (c *Controller) setLocalPods() {
 				"set them, or use another --detect-local-mode", "family", t.schema.Family.String())
 		}
 		t.warned = !o.LocalPods.Known()
-		if o == t.schema.Options {
-			continue
-		}
-		next := nft.NewSchema(t.schema.Family, o).With(t.schema.Features)
-		next.Sizes = t.schema.Sizes
-		t.schema, t.resync = next, true
+		t.setOptions(o)
 	}
 }

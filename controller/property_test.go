@@ -27,10 +27,10 @@ func TestMain(m *testing.M) { netlab.Main(m) }
 func testConfig() Config {
 	return Config{
 		NodeName: "node-0",
-		Options: map[nft.Family]nft.Options{
+		Rules: Rules{Options: map[nft.Family]nft.Options{
 			nft.IPv4: {MasqueradeBit: nft.DefaultMasqueradeBit, LocalPods: nft.LocalPods{Prefix: netip.MustParsePrefix("10.128.0.0/10")}, Counters: true},
 			nft.IPv6: {MasqueradeBit: nft.DefaultMasqueradeBit, Counters: true},
-		},
+		}},
 		NodeIPs: func() []netip.Addr {
 			return []netip.Addr{netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("2001:db8::7")}
 		},

@@ -23,6 +23,8 @@ type queue struct {
 	nodeName string
 	log      *slog.Logger
 	events   Events // nil is nobody
+	// noExternalIPs leaves them out of Services.
+	noExternalIPs bool
 	// wake has room for one: whatever was queued, one look takes it all.
 	wake chan struct{}
 
@@ -110,6 +112,9 @@ func (q *queue) doubtful() []types.NamespacedName {
 
 // SetService implements source.Sink.
 func (q *queue) SetService(in *corev1.Service) {
+	if q.noExternalIPs {
+		in.Spec.ExternalIPs = nil // the object is ours
+	}
 	s, err := model.FromService(in)
 	if err != nil {
 		q.log.Warn("Service is invalid in part, that part is left out", "service", in.Namespace+"/"+in.Name, "err", err)

@@ -120,9 +120,11 @@ func (c *Controller) setNodeIPs() {
 		}
 	}
 	for _, t := range c.tables {
-		if !c.config.NodePorts.All(t.schema.Family) {
-			t.desired.SetNodeIPs(c.config.NodePorts.Addrs(&node, local))
+		addrs := c.config.NodePorts.Addrs(&node, local)
+		if c.config.NodePorts.All(t.schema.Family) {
+			addrs = nil // the rules ask the kernel
 		}
+		t.desired.SetNodeIPs(addrs)
 		c.tellAddrs(t)
 	}
 }

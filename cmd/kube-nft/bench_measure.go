@@ -107,7 +107,7 @@ func (s *script) play(ctx context.Context, o benchOptions, kernel controller.Dat
 	}
 	config := controller.Config{
 		NodeName:  "node-0",
-		Options:   make(map[nft.Family]nft.Options),
+		Rules:     controller.Rules{Options: make(map[nft.Family]nft.Options)},
 		Logger:    slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Committed: func(c controller.Commit) { s.commits <- c },
 	}

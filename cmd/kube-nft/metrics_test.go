@@ -30,7 +30,7 @@ import (
 func TestMetricsAreDocumented(t *testing.T) {
 	registry := newRegistry()
 	controller.New(controller.Config{
-		Options: map[nft.Family]nft.Options{nft.IPv4: {}, nft.IPv6: {}},
+		Rules:   controller.Rules{Options: map[nft.Family]nft.Options{nft.IPv4: {}, nft.IPv6: {}}},
 		Logger:  slog.New(slog.DiscardHandler),
 		Metrics: registry,
 		Clients: (*kernel.Conn)(nil),

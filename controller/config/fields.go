@@ -51,7 +51,7 @@ const (
 var fields = []field{
 	{path: "apiVersion", does: "must be kubeproxy.config.k8s.io/v1alpha1"},
 	{path: "kind", does: "must be KubeProxyConfiguration"},
-	{path: "featureGates", does: "`AllowServiceExternalIPs: false` leaves out external IPs", not: "kube-nft has no such gate"},
+	{path: "featureGates", does: "`AllowServiceExternalIPs: false` leaves out external IPs; `KubeProxyNFTablesLocalhostNodePorts: true` serves node ports on localhost in the mode nftables, if `nodePortAddresses` name it", not: "kube-nft has no such gate"},
 	{path: "clientConnection.kubeconfig", does: "how to reach the API server; without it the pod's service account, with `--master`"},
 	{path: "clientConnection.acceptContentTypes", does: "what is asked of the API server"},
 	{path: "clientConnection.contentType", does: "what is asked of, and sent to, the API server"},
@@ -132,7 +132,7 @@ func Notes(c *Configuration) []Note {
 		}
 	}
 	for _, gate := range slices.Sorted(maps.Keys(c.FeatureGates)) {
-		if gate != allowExternalIPs {
+		if gate != allowExternalIPs && gate != localhostInNFTables {
 			all = append(all, Note{"featureGates." + gate, fmt.Sprint(c.FeatureGates[gate]), "kube-nft has no such gate", false})
 		}
 	}

@@ -31,7 +31,7 @@ type Settings struct {
 //
 // The modes differ in two things that clients can tell. Without nodePortAddresses,
 // iptables and ipvs serve node ports on all local addresses and nftables on the
-// primary ones; and iptables serves them on 127.0.0.1 (pkg/proxy/{iptables,ipvs,
+// primary ones; and iptables serves them on 127.0.0.1, the others not (pkg/proxy/{iptables,ipvs,
 // nftables}/proxier.go of Kubernetes).
 func SettingsOf(c *Configuration) Settings {
 	s := Settings{
@@ -54,7 +54,12 @@ func SettingsOf(c *Configuration) Settings {
 	if len(s.NodePortAddresses) == 0 {
 		s.NodePortAddresses = []string{unset}
 	}
-	s.LocalhostNodePorts = s.Mode == IPTables && *c.IPTables.LocalhostNodePorts && coverLoopback(s.NodePortAddresses)
+	switch s.Mode {
+	case IPTables:
+		s.LocalhostNodePorts = *c.IPTables.LocalhostNodePorts && coverLoopback(s.NodePortAddresses)
+	case NFTables:
+		s.LocalhostNodePorts = c.FeatureGates[localhostInNFTables] && nameLoopback(s.NodePortAddresses)
+	}
 	return s
 }
 
@@ -66,13 +71,27 @@ func Mode(c *Configuration) v1alpha1.ProxyMode {
 	return c.Mode
 }
 
-// allowExternalIPs is the one feature gate that means something here (Kubernetes
-// 1.36, on by default).
-const allowExternalIPs = "AllowServiceExternalIPs"
+// The feature gates that mean something here.
+const (
+	// allowExternalIPs is on by default (Kubernetes 1.36).
+	allowExternalIPs = "AllowServiceExternalIPs"
+	// localhostInNFTables has kube-proxy relay connections to 127.0.0.1 in the mode
+	// nftables, where nodePortAddresses name loopback (Kubernetes 1.37, off by default).
+	localhostInNFTables = "KubeProxyNFTablesLocalhostNodePorts"
+)
 
 func externalIPs(c *Configuration) bool {
 	allowed, set := c.FeatureGates[allowExternalIPs]
 	return allowed || !set
+}
+
+// nameLoopback reports whether node port addresses name loopback, other than among
+// all addresses.
+func nameLoopback(words []string) bool {
+	return slices.ContainsFunc(words, func(w string) bool {
+		p, err := netip.ParsePrefix(strings.TrimSpace(w))
+		return strings.TrimSpace(w) == "localhost" || err == nil && p.Addr().IsLoopback()
+	})
 }
 
 // coverLoopback reports whether node port addresses include loopback of IPv4, the

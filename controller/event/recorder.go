@@ -3,6 +3,9 @@
 // Package event tells the owners of Services what they should know, by events in
 // the Kubernetes API (events.k8s.io/v1), which kubectl describe shows.
 //
+// It also says of the node, in kube-proxy's words, that the process has begun, and
+// what it cannot do there.
+//
 // Every node of a cluster finds out the same about a Service. Therefore an event's
 // name follows from what it says: the first node to say it makes the event, all
 // others learn that it is there already and leave it so. What a process says once
@@ -20,12 +23,14 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/flowcontrol"
@@ -63,7 +68,7 @@ type Recorder struct {
 	node   string
 	log    *slog.Logger
 	limit  flowcontrol.RateLimiter
-	queue  chan warning
+	queue  chan saying
 	now    func() time.Time
 
 	mu      sync.Mutex
@@ -77,17 +82,19 @@ type telling struct {
 	last  time.Time
 }
 
-// warning is an event to be sent.
-type warning struct {
-	service      types.NamespacedName
-	uid          types.UID
+// saying is an event to be sent.
+type saying struct {
+	of           corev1.ObjectReference
+	namespace    string // the event's own
 	name         string // the event's own
+	kind         string // Normal or Warning
+	action       string
 	reason, note string
 	at           time.Time
 	count        int32 // how often this process has said it
 }
 
-func (w warning) key() string { return w.service.Namespace + "/" + w.name }
+func (w saying) key() string { return w.namespace + "/" + w.name }
 
 // New returns a Recorder for a node; Run sends what it is told. The client should
 // have no other user: its rate limit is shared.
@@ -97,7 +104,7 @@ func New(client kubernetes.Interface, node string, log *slog.Logger) *Recorder {
 		node:   node,
 		log:    log,
 		limit:  flowcontrol.NewTokenBucketRateLimiter(perSecond, burst),
-		queue:  make(chan warning, maxQueued),
+		queue:  make(chan saying, maxQueued),
 		now:    time.Now,
 		told:   make(map[string]telling),
 	}
@@ -106,14 +113,42 @@ func New(client kubernetes.Interface, node string, log *slog.Logger) *Recorder {
 // Warn implements controller.Events.
 func (r *Recorder) Warn(s *model.Service, reason, about, note string) {
 	sum := sha256.Sum256([]byte(string(s.UID) + "\n" + reason + "\n" + about))
-	w := warning{
-		service: s.Name,
-		uid:     s.UID,
-		name:    s.Name.Name + "." + hex.EncodeToString(sum[:8]),
-		reason:  reason,
-		note:    note,
-		at:      r.now(),
+	r.say(saying{
+		of: corev1.ObjectReference{
+			APIVersion: "v1", Kind: "Service", Namespace: s.Name.Namespace, Name: s.Name.Name, UID: s.UID,
+		},
+		namespace: s.Name.Namespace,
+		name:      s.Name.Name + "." + hex.EncodeToString(sum[:8]),
+		kind:      corev1.EventTypeWarning,
+		action:    "Programming",
+		reason:    reason,
+		note:      note,
+	})
+}
+
+// Node says something of this node. kind is Normal or Warning; what is Normal is said
+// each time, by an event of its own. As with the kubelet's own events of its node the
+// node's name stands for its UID, by which kubectl describe node finds them.
+func (r *Recorder) Node(kind, reason, note string) {
+	sum := sha256.Sum256([]byte(reason + "\n" + note))
+	about := hex.EncodeToString(sum[:8])
+	if kind == corev1.EventTypeNormal {
+		about = strconv.FormatInt(r.now().UnixNano(), 16)
 	}
+	r.say(saying{
+		of:        corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.node, UID: types.UID(r.node)},
+		namespace: metav1.NamespaceDefault, // of what has none
+		name:      r.node + "." + about,
+		kind:      kind,
+		action:    "StartKubeProxy",
+		reason:    reason,
+		note:      note,
+	})
+}
+
+// say queues what was not said just now.
+func (r *Recorder) say(w saying) {
+	w.at = r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.told[w.key()]
@@ -129,7 +164,7 @@ func (r *Recorder) Warn(s *model.Service, reason, about, note string) {
 }
 
 // remember notes that something was said.
-func (r *Recorder) remember(w warning) {
+func (r *Recorder) remember(w saying) {
 	if len(r.told) >= maxTold {
 		maps.DeleteFunc(r.told, func(_ string, t telling) bool { return w.at.Sub(t.last) > forget })
 	}
@@ -154,7 +189,7 @@ func (r *Recorder) Run(ctx context.Context) {
 }
 
 // deliver sends one event, and again if the API does not answer.
-func (r *Recorder) deliver(ctx context.Context, w warning) {
+func (r *Recorder) deliver(ctx context.Context, w saying) {
 	delay := firstRetry
 	for try := 0; ; try++ {
 		if r.limit.Wait(ctx) != nil {
@@ -185,7 +220,7 @@ func temporary(err error) bool {
 }
 
 // settle notes how it went.
-func (r *Recorder) settle(w warning, err error) {
+func (r *Recorder) settle(w saying, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -203,7 +238,7 @@ func (r *Recorder) settle(w warning, err error) {
 				"mend", "allow this user to create and patch events.events.k8s.io")
 		}
 	default:
-		r.log.Debug("event dropped", "service", w.service.String(), "reason", w.reason, "err", err)
+		r.log.Debug("event dropped", "of", w.of.Kind+" "+w.of.Namespace+"/"+w.of.Name, "reason", w.reason, "err", err)
 	}
 	delete(r.told, w.key()) // so that it is tried when it is said again
 }

@@ -271,3 +271,29 @@ func TestRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestNode: what is said of the node is found where the kubelet's events are, in
+// kube-proxy's words; a start is said each time, a trouble once.
+func TestNode(t *testing.T) {
+	recording(t, func(t *testing.T, r *Recorder, s *server, _ *bytes.Buffer) {
+		for range 2 {
+			r.Node(corev1.EventTypeNormal, "Starting", "")
+			r.Node(corev1.EventTypeWarning, "FailedToStartMetricServer", "address in use")
+			time.Sleep(time.Second)
+		}
+		got := make(map[string]int)
+		for path, e := range s.settled() {
+			if !strings.HasPrefix(path, "/apis/events.k8s.io/v1/namespaces/default/events/node-0.") {
+				t.Errorf("event at %s", path)
+			}
+			if e.Regarding.Kind != "Node" || e.Regarding.Name != "node-0" || e.Regarding.UID != "node-0" || e.Regarding.Namespace != "" {
+				t.Errorf("regarding %+v", e.Regarding)
+			}
+			got[e.Type+" "+e.Reason+" "+e.Note]++
+		}
+		want := map[string]int{"Normal Starting ": 2, "Warning FailedToStartMetricServer address in use": 1}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("events (-want +got):\n%s", d)
+		}
+	})
+}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 
-	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,10 +19,10 @@ const (
 )
 
 // send makes the event, or continues it if this process has said so before.
-func (r *Recorder) send(ctx context.Context, w warning) error {
+func (r *Recorder) send(ctx context.Context, w saying) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
-	events := r.client.EventsV1().Events(w.service.Namespace)
+	events := r.client.EventsV1().Events(w.namespace)
 	_, err := events.Create(ctx, r.event(w), metav1.CreateOptions{})
 	if !apierrors.IsAlreadyExists(err) {
 		return err
@@ -39,24 +38,22 @@ func (r *Recorder) send(ctx context.Context, w warning) error {
 }
 
 // event is the event as it is said for the first time.
-func (r *Recorder) event(w warning) *eventsv1.Event {
+func (r *Recorder) event(w saying) *eventsv1.Event {
 	return &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: w.service.Namespace, Name: w.name},
+		ObjectMeta:          metav1.ObjectMeta{Namespace: w.namespace, Name: w.name},
 		EventTime:           metav1.NewMicroTime(w.at),
 		ReportingController: "kube-nft",
 		ReportingInstance:   r.node[:min(len(r.node), instanceLimit)],
-		Action:              "Programming",
+		Action:              w.action,
 		Reason:              w.reason,
-		Regarding: corev1.ObjectReference{
-			APIVersion: "v1", Kind: "Service", Namespace: w.service.Namespace, Name: w.service.Name, UID: w.uid,
-		},
-		Note: w.note[:min(len(w.note), noteLimit)],
-		Type: corev1.EventTypeWarning,
+		Regarding:           w.of,
+		Note:                w.note[:min(len(w.note), noteLimit)],
+		Type:                w.kind,
 	}
 }
 
 // series is a merge patch that says that the event was said again.
-func series(w warning) []byte {
+func series(w saying) []byte {
 	patch := map[string]any{"series": eventsv1.EventSeries{Count: w.count, LastObservedTime: metav1.NewMicroTime(w.at)}}
 	text, err := json.Marshal(patch)
 	if err != nil {

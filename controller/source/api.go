@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,9 +30,17 @@ import (
 // another proxy leaves the selection, which the server reports as its deletion.
 const (
 	serviceFields = "spec.clusterIP!=None"
-	serviceSelect = "!" + labelServiceProxyName
 	sliceSelect   = "!" + corev1.IsHeadlessService
 )
+
+// serviceSelect selects the Services of a proxy by their label; those without one are
+// the cluster's own proxy's, which has no name (KEP-2447).
+func serviceSelect(proxy string) string {
+	if proxy == "" {
+		return "!" + labelServiceProxyName
+	}
+	return labelServiceProxyName + "=" + proxy
+}
 
 // apiBackoff spaces out attempts while the API server does not answer. client-go
 // would go up to a minute; a node that learns that late about dead endpoints
@@ -42,6 +52,13 @@ var apiBackoff = wait.Backoff{Duration: 400 * time.Millisecond, Cap: 4 * time.Se
 type APIOptions struct {
 	NodeName string       // the node to follow; empty = none
 	Logger   *slog.Logger // nil = slog.Default()
+	// ProxyName is what a Service's label service.kubernetes.io/service-proxy-name must
+	// say. Empty = those without the label. With a name there is another proxy for all
+	// other Services, and ServiceCIDRs, which are about them too, are not followed.
+	ProxyName string
+	// Server is the API server's address, to warn of one that is a Service's; empty =
+	// not known.
+	Server string
 }
 
 // API returns a Source that follows the Kubernetes API: Services but for the
@@ -81,14 +98,17 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 			first()
 		}
 	}
+	setService := a.warnOfServiceAddress(sink.SetService)
 	reflectors := []*cache.Reflector{
 		a.reflect("services", &corev1.Service{}, a.services(), &store[*corev1.Service]{
-			strip: StripService, set: sink.SetService, gone: sink.DeleteService, goneFirst: true,
+			strip: StripService, set: setService, gone: sink.DeleteService, goneFirst: true,
 			listed: listed("services", synced.count)}, a.backoff, note("services")),
 		a.reflect("endpointslices", &discoveryv1.EndpointSlice{}, a.slices(), &store[*discoveryv1.EndpointSlice]{
 			strip: StripSlice, set: sink.SetSlice, gone: sink.DeleteSlice,
 			listed: listed("endpointslices", synced.count)}, a.backoff, note("endpointslices")),
-		a.serviceCIDRs(sink),
+	}
+	if a.opts.ProxyName == "" {
+		reflectors = append(reflectors, a.serviceCIDRs(sink))
 	}
 	// The Node counts too, or a restart would serve node ports on a guess until it
 	// comes. But a server that keeps it from us must not keep all else from the
@@ -111,7 +131,7 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 
 func (a *api) services() *cache.ListWatch {
 	c := a.client.CoreV1().Services(metav1.NamespaceAll)
-	return listWatch(c.List, c.Watch, metav1.ListOptions{FieldSelector: serviceFields, LabelSelector: serviceSelect})
+	return listWatch(c.List, c.Watch, metav1.ListOptions{FieldSelector: serviceFields, LabelSelector: serviceSelect(a.opts.ProxyName)})
 }
 
 func (a *api) slices() *cache.ListWatch {
@@ -198,3 +218,23 @@ func plainListNext(err error) error {
 type refusedError struct{ text string }
 
 func (e refusedError) Error() string { return e.text }
+
+// warnOfServiceAddress says once if the API is reached at the address of a Service,
+// as a kubeconfig may have it. It works for as long as the table is there.
+func (a *api) warnOfServiceAddress(set func(*corev1.Service)) func(*corev1.Service) {
+	at, err := url.Parse(a.opts.Server)
+	if err != nil || at.Host == "" {
+		return set
+	}
+	server := at.Hostname()
+	warn := sync.OnceFunc(func() {
+		a.opts.Logger.Warn("the Kubernetes API is reached at the address of Service default/kubernetes, which is only there while this program's "+
+			"table is: after a reboot nothing would be programmed; name the server's own address in the kubeconfig, or with --master", "address", server)
+	})
+	return func(s *corev1.Service) {
+		if s.Namespace == metav1.NamespaceDefault && s.Name == "kubernetes" && slices.Contains(s.Spec.ClusterIPs, server) {
+			warn()
+		}
+		set(s)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
+	"os"
 	"runtime"
 
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
@@ -17,13 +19,21 @@ import (
 // ErrNoCluster says that nothing tells where the Kubernetes API is.
 var ErrNoCluster = errors.New("no Kubernetes API to talk to: give a kubeconfig, or run in a pod with a service account")
 
+// ErrServiceAddress says that a pod's environment has only the address of Service
+// default/kubernetes, which whoever programs Services must not depend on: without a
+// table nobody would get to the API, and without the API there would be no table.
+var ErrServiceAddress = errors.New("the address of the Kubernetes API in this pod's environment is that of Service default/kubernetes, which this program is to serve itself")
+
 // ClientOptions say how to reach the Kubernetes API.
 type ClientOptions struct {
 	Kubeconfig string  // path; empty = the configuration that every pod is given
 	Server     string  // URL that overrides the one in the kubeconfig; empty = no override
 	Version    string  // ours, for the user agent; empty = "dev"
-	QPS        float32 // requests a second; 0 = client-go's default
+	QPS        float32 // requests a second; 0 = client-go's default, below 0 = no limit
 	Burst      int     // requests at once; 0 = client-go's default
+	// ContentType is what is sent, and asked for, and AcceptContentTypes what is asked
+	// for instead; empty = protobuf, and JSON where the server has no protobuf.
+	ContentType, AcceptContentTypes string
 }
 
 // NewClient returns a client of the Kubernetes API. It opens no connection.
@@ -39,17 +49,23 @@ func NewClient(opts ClientOptions) (kubernetes.Interface, error) {
 	return client, nil
 }
 
-// ClientConfig returns the configuration that NewClient uses. It speaks
-// protobuf, which costs the API server and us a fraction of JSON, and falls back
-// to JSON where the other end does not. The error is ErrNoCluster when opts name
-// no cluster and this is no pod.
+// ClientConfig returns the configuration that NewClient uses. Unless told otherwise
+// it speaks protobuf, which costs the API server and us a fraction of JSON, and falls
+// back to JSON where the other end does not.
+//
+// In a pod, without a kubeconfig, the credentials are those of its service account.
+// The error is ErrNoCluster when opts name no cluster and this is no pod, and
+// ErrServiceAddress when a pod's environment alone says where the server is.
 func ClientConfig(opts ClientOptions) (*rest.Config, error) {
 	config, err := loadConfig(opts)
 	if err != nil {
 		return nil, err
 	}
-	config.ContentType = k8sruntime.ContentTypeProtobuf
-	config.AcceptContentTypes = k8sruntime.ContentTypeProtobuf + "," + k8sruntime.ContentTypeJSON
+	config.ContentType = cmp.Or(opts.ContentType, k8sruntime.ContentTypeProtobuf)
+	config.AcceptContentTypes = opts.AcceptContentTypes
+	if config.AcceptContentTypes == "" && config.ContentType == k8sruntime.ContentTypeProtobuf {
+		config.AcceptContentTypes = k8sruntime.ContentTypeProtobuf + "," + k8sruntime.ContentTypeJSON
+	}
 	config.UserAgent = fmt.Sprintf("kube-nft/%s (%s/%s)", cmp.Or(opts.Version, "dev"), runtime.GOOS, runtime.GOARCH)
 	config.QPS = opts.QPS
 	config.Burst = opts.Burst
@@ -59,15 +75,11 @@ func ClientConfig(opts ClientOptions) (*rest.Config, error) {
 // loadConfig finds the cluster. The ~/.kube/config of whoever runs this is left
 // alone: an agent that programs a host's kernel does not guess its cluster.
 func loadConfig(opts ClientOptions) (*rest.Config, error) {
-	if opts.Kubeconfig == "" && opts.Server == "" {
-		config, err := rest.InClusterConfig()
-		if errors.Is(err, rest.ErrNotInCluster) {
-			return nil, ErrNoCluster
+	if opts.Kubeconfig == "" {
+		config, err := inPod(opts.Server)
+		if !errors.Is(err, ErrNoCluster) || opts.Server == "" {
+			return config, err
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read the pod's service account: %w", err)
-		}
-		return config, nil
 	}
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: opts.Kubeconfig}
 	overrides := &clientcmd.ConfigOverrides{}
@@ -77,4 +89,28 @@ func loadConfig(opts ClientOptions) (*rest.Config, error) {
 		return nil, fmt.Errorf("read kubeconfig %q: %w", opts.Kubeconfig, err)
 	}
 	return config, nil
+}
+
+// inPod returns a configuration with the pod's service account.
+func inPod(server string) (*rest.Config, error) {
+	config, err := rest.InClusterConfig()
+	switch {
+	case errors.Is(err, rest.ErrNotInCluster):
+		return nil, ErrNoCluster
+	case err != nil:
+		return nil, fmt.Errorf("read the pod's service account: %w", err)
+	case server != "":
+		config.Host = server
+	case serviceAddress():
+		return nil, ErrServiceAddress
+	}
+	return config, nil
+}
+
+// serviceAddress reports whether the kubelet says where the API is, and nobody has
+// put the server's own address over it. The kubelet sets both variables to the
+// Service's address; who names the server sets only the first.
+func serviceAddress() bool {
+	at, err := url.Parse(os.Getenv("KUBERNETES_PORT"))
+	return err == nil && at.Host != "" && at.Hostname() == os.Getenv("KUBERNETES_SERVICE_HOST")
 }

@@ -4,6 +4,7 @@ package source
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,7 +12,10 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kube-nft/kube-nft/tests/netlab"
 )
 
 func TestNewClientNoCluster(t *testing.T) {
@@ -67,5 +71,63 @@ clusters: [{name: c, cluster: {server: "` + server.URL + `"}}], users: [{name: u
 	missing := filepath.Join(t.TempDir(), "nothing")
 	if _, err := NewClient(ClientOptions{Kubeconfig: missing}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), missing) {
 		t.Errorf("missing file: %v", err)
+	}
+}
+
+// TestServiceAddress: what the kubelet says of the API is no way to it, unless
+// somebody has named the server itself.
+func TestServiceAddress(t *testing.T) {
+	for _, tt := range []struct {
+		host, port string
+		want       bool
+	}{
+		{"10.96.0.1", "tcp://10.96.0.1:443", true},
+		{"fd00::1", "tcp://[fd00::1]:443", true},
+		{"192.0.2.1", "tcp://10.96.0.1:443", false},
+		{"api.example.org", "tcp://10.96.0.1:443", false},
+		{"192.0.2.1", "", false},
+	} {
+		t.Setenv("KUBERNETES_SERVICE_HOST", tt.host)
+		t.Setenv("KUBERNETES_PORT", tt.port)
+		if got := serviceAddress(); got != tt.want {
+			t.Errorf("%s, %s: %t", tt.host, tt.port, got)
+		}
+	}
+}
+
+// TestWarnOfServiceAddress: a kubeconfig with the Service's address is told once.
+func TestWarnOfServiceAddress(t *testing.T) {
+	t.Parallel()
+	kubernetes := func() *corev1.Service {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kubernetes"},
+			Spec:       corev1.ServiceSpec{ClusterIPs: []string{"10.96.0.1", "fd00::1"}},
+		}
+	}
+	for server, want := range map[string]int{
+		"https://10.96.0.1:443": 1, "https://[fd00::1]:6443": 1, "https://10.96.0.1": 1,
+		"https://192.0.2.1:6443": 0, "https://kubernetes.example.org": 0, "": 0,
+	} {
+		var log netlab.Output
+		a := &api{opts: APIOptions{Server: server, Logger: slog.New(slog.NewTextHandler(&log, nil))}}
+		delivered := 0
+		set := a.warnOfServiceAddress(func(*corev1.Service) { delivered++ })
+		set(kubernetes())
+		other := kubernetes()
+		other.Name = "other"
+		set(other)
+		set(kubernetes())
+		if got := log.Count("address of Service default/kubernetes"); got != want || delivered != 3 {
+			t.Errorf("%q: %d warnings, want %d; %d delivered", server, got, want, delivered)
+		}
+	}
+}
+
+func TestServiceSelect(t *testing.T) {
+	t.Parallel()
+	for proxy, want := range map[string]string{"": "!service.kubernetes.io/service-proxy-name", "kube-nft": "service.kubernetes.io/service-proxy-name=kube-nft"} {
+		if got := serviceSelect(proxy); got != want {
+			t.Errorf("%q: %q", proxy, got)
+		}
 	}
 }

@@ -83,7 +83,7 @@ func (c *cluster) control(t *testing.T, first func(source.Sink)) (source.Sink, *
 	p := &programming{changed: make(chan struct{}, 1)}
 	ctl := controller.New(controller.Config{
 		NodeName:  "node-0",
-		Options:   map[nft.Family]nft.Options{nft.IPv4: {Counters: true}, nft.IPv6: {Counters: true}},
+		Rules:     controller.Rules{Options: map[nft.Family]nft.Options{nft.IPv4: {Counters: true}, nft.IPv6: {Counters: true}}},
 		NodeIPs:   func() []netip.Addr { return outside[:] },
 		Logger:    slog.New(slog.DiscardHandler),
 		Committed: p.committed,
