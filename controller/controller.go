@@ -111,6 +111,7 @@ type table struct {
 	desired *compile.Table
 	resync  bool
 	adopted bool
+	changed bool // the rules are to be others than those that were written
 	warned  bool // that nothing is known of pods
 	metrics tableMetrics
 }

@@ -34,7 +34,7 @@ func ParseNodePorts(words []string) (NodePorts, error) {
 	var errs []error
 	seen := make(map[string]bool)
 	for _, w := range words {
-		if w = strings.TrimSpace(w); seen[w] {
+		if w = strings.TrimSpace(w); seen[w] && !strings.Contains(w, "/") {
 			errs = append(errs, fmt.Errorf("%q is there twice", w))
 		}
 		seen[w] = true

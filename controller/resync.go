@@ -82,7 +82,11 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 		}
 		err = c.create(ctx, t, chains, done)
 	case err != nil:
-		c.log.Warn("replacing the table", "reason", err)
+		if t.changed {
+			c.log.Info("replacing the table, other rules are asked for", "table", t.schema.Family.String()+" "+nft.TableName)
+		} else {
+			c.log.Warn("replacing the table", "reason", err)
+		}
 		err = c.grow(ctx, t, chains, done)
 	case !have.Sizes.Hold(nft.Only(counts, have.Features)):
 		err = c.grow(ctx, t, chains, done)
@@ -96,7 +100,7 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 	if err != nil {
 		return err
 	}
-	t.resync, t.adopted = false, true
+	t.resync, t.adopted, t.changed = false, true, false
 	return nil
 }
 

@@ -42,5 +42,5 @@ func (t *table) setOptions(o nft.Options) {
 	}
 	next := nft.NewSchema(t.schema.Family, o).With(t.schema.Features)
 	next.Sizes = t.schema.Sizes
-	t.schema, t.resync = next, true
+	t.schema, t.resync, t.changed = next, true, true
 }

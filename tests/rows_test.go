@@ -15,7 +15,7 @@ var rows = []row{
 	{id: "A1.5", subject: "node ports, where", text: "the node's primary addresses, this host's addresses in CIDRs, or both; a family without a CIDR in the list is served everywhere, unless the primary addresses are asked for"},
 	{id: "A1.6", subject: "node ports, everywhere", text: "every local address but loopback; frontends by address come first; new addresses at once"},
 	{id: "A1.7", subject: "node ports on localhost", text: "with --localhost-nodeports: TCP and UDP on 127.0.0.1 and ::1, relayed to all endpoints under either external policy; endpoints see the node; refused without endpoints; SCTP is not served"},
-	{id: "A1.8", subject: "ports of the node", text: "no socket is opened, but those of A1.7 and the one for metrics; what listens on other ports is left alone"},
+	{id: "A1.8", subject: "ports of the node", text: "no socket is opened, but those of A1.7, A1.13 and the two for metrics and health; what listens on other ports is left alone"},
 	{id: "A1.9", subject: "load balancer addresses", text: "each ingress IP of a family in which the Service has a ClusterIP, whatever the Service's type"},
 	{id: "A1.10", subject: "ipMode Proxy", text: "not served here"},
 	{id: "A1.11", subject: "external IPs", text: "served like load balancer addresses, but never at an address that is another Service's ClusterIP"},

@@ -8,173 +8,301 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kube-nft/kube-nft/controller"
+	"github.com/kube-nft/kube-nft/controller/config"
 	"github.com/kube-nft/kube-nft/controller/model"
 	"github.com/kube-nft/kube-nft/controller/source"
 	"github.com/kube-nft/kube-nft/nft"
 	"github.com/kube-nft/kube-nft/nft/conntrack"
 )
 
-// options are the flags of the commands that compile Services. Those that
-// kube-proxy has too are named and mean as there.
+// options are the flags of the commands that compile Services.
 type options struct {
-	kubeconfig             string
-	master                 string
-	manifests              string
-	hostnameOverride       string
-	bindAddress            string
-	detectLocalMode        string
-	clusterCIDR            string
-	podBridgeInterface     string
-	podInterfaceNamePrefix string
-	masqueradeAll          bool
-	masqueradeBit          uint8
-	nodePortAddresses      []string
-	localNodePorts         bool
-	counters               bool
-	verbosity              int
-	logFormat              string
-	limits                 conntrack.Limits
+	flags *pflag.FlagSet
+	// typed is what kube-proxy's flags say.
+	typed *config.Configuration
+	// file is the path of kube-proxy's configuration file; then typed is ignored but
+	// for the flags in beside.
+	file                     string
+	text                     []byte // of the file, as it was last read
+	healthzPort, metricsPort int32
+
+	// Our own.
+	master         string
+	manifests      string
+	proxyName      string
+	localNodePorts bool
+	counters       bool
 }
 
 func (o *options) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "path of a kubeconfig; in a pod its own service account is used without one")
-	f.StringVar(&o.master, "master", "", "URL of the Kubernetes API server, instead of the one in the kubeconfig")
+	o.flags, o.typed = f, config.New()
+	// Who writes a command line for kube-nft has no other mode in mind; in a file an
+	// empty one is what kube-proxy takes it for.
+	o.typed.Mode = config.NFTables
+	f.StringVar(&o.file, "config", "", "path of kube-proxy's configuration file (KubeProxyConfiguration); most flags are ignored with it")
+	addProxyFlags(f, o.typed)
+	addPortFlags(f, &o.healthzPort, &o.metricsPort)
+	f.StringVar(&o.master, "master", "", "URL of the Kubernetes API server, instead of the one in the kubeconfig; in a pod it names the server, which must not be reached by the Service's address")
 	f.StringVar(&o.manifests, "manifests", "", "directory or file of Services, EndpointSlices and ServiceCIDRs, instead of a cluster")
-	f.StringVar(&o.hostnameOverride, "hostname-override", "", "name of this node, instead of the host's name")
-	f.StringVar(&o.bindAddress, "bind-address", "0.0.0.0", "this node's primary address, instead of the one in its Node; no socket is bound to it")
-	f.StringVar(&o.detectLocalMode, "detect-local-mode", string(controller.LocalByClusterCIDR), "how pods of this node are known, who is none is masqueraded on the way to a cluster IP: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix")
-	f.StringVar(&o.clusterCIDR, "cluster-cidr", "", "for ClusterCIDR: addresses of pods, one CIDR or one of each family")
-	f.StringVar(&o.podBridgeInterface, "pod-bridge-interface", "", "for BridgeInterface: the bridge that pods are on")
-	f.StringVar(&o.podInterfaceNamePrefix, "pod-interface-name-prefix", "", "for InterfaceNamePrefix: how the names of pods' interfaces begin")
-	f.BoolVar(&o.masqueradeAll, "masquerade-all", false, "masquerade every connection to a cluster IP")
-	f.Uint8Var(&o.masqueradeBit, "iptables-masquerade-bit", nft.DefaultMasqueradeBit, "bit of the packet mark that asks for masquerading, 0 to 31")
-	f.StringSliceVar(&o.nodePortAddresses, "nodeport-addresses", nil, "where node ports are served: primary (the default), all, localhost (with --localhost-nodeports), CIDRs of this host's addresses, or several of them")
-	const localNodePorts = "serve TCP and UDP node ports on 127.0.0.1 and ::1 too, by relaying connections: they end with kube-nft, and endpoints see the node; no sysctl is set"
-	f.BoolVar(&o.localNodePorts, "localhost-nodeports", false, localNodePorts)
-	f.BoolVar(&o.localNodePorts, "iptables-localhost-nodeports", false, "the same as --localhost-nodeports; unlike in kube-proxy it is off unless it is given")
+	f.StringVar(&o.proxyName, "service-proxy-name", "", "serve the Services alone whose label service.kubernetes.io/service-proxy-name is this, beside another proxy for all others")
+	f.BoolVar(&o.localNodePorts, "localhost-nodeports", false, "serve TCP and UDP node ports on 127.0.0.1 and ::1 too, by relaying connections: they end with kube-nft, and endpoints see the node; no sysctl is set")
 	f.BoolVar(&o.counters, "counters", true, "count new connections of each frontend")
-	f.IntVarP(&o.verbosity, "v", "v", 0, "log level; from 2 on every commit is logged")
-	f.StringVar(&o.logFormat, "logging-format", "text", "text or json")
-	o.addConntrackFlags(f)
 }
 
-// addConntrackFlags adds the flags about kernel parameters; only run sets them.
-func (o *options) addConntrackFlags(f *pflag.FlagSet) {
-	l := &o.limits
-	f.IntVar(&l.MaxPerCore, "conntrack-max-per-core", 32768, "connections that the kernel may track for each CPU; 0 leaves the limit as it is")
-	f.IntVar(&l.Min, "conntrack-min", 131072, "connections that the kernel may track at least, whatever the number of CPUs")
-	f.DurationVar(&l.TCPEstablished, "conntrack-tcp-timeout-established", 24*time.Hour, "timeout of idle established TCP connections; 0 leaves it as it is")
-	f.DurationVar(&l.TCPCloseWait, "conntrack-tcp-timeout-close-wait", time.Hour, "timeout of TCP connections that one side has closed; 0 leaves it as it is")
-	f.BoolVar(&l.TCPBeLiberal, "conntrack-tcp-be-liberal", false, "let packets outside of the TCP window pass as valid")
-	f.DurationVar(&l.UDP, "conntrack-udp-timeout", 0, "timeout of idle UDP flows that nobody answered; 0 leaves it as it is")
-	f.DurationVar(&l.UDPStream, "conntrack-udp-timeout-stream", 0, "timeout of idle UDP flows that were answered; 0 leaves it as it is")
+// plan is what a configuration means.
+type plan struct {
+	config.Settings
+	of             *config.Configuration
+	nodeName       string
+	rules          controller.Rules
+	limits         conntrack.Limits
+	localNodePorts bool
 }
 
-// config checks the flags and returns what they mean; every problem is reported
-// at once.
-func (o *options) config() (controller.Config, error) {
-	var errs []error
-	note := func(err error) { errs = append(errs, err) }
-	c := controller.Config{LocalAddrs: localAddrs}
-	var err error
-	c.Logger, err = o.logger()
-	note(err)
-	c.NodeName, err = o.nodeName()
-	note(err)
-	if c.BindAddress, err = netip.ParseAddr(o.bindAddress); err != nil {
-		note(fmt.Errorf("--bind-address: %q is not an IP address", o.bindAddress))
+// read returns the configuration, with its defaults, from the file or the flags, and
+// what is unknown in it. It may be called again and again, for a file that changes.
+func (o *options) read() (c *config.Configuration, unknown []string, err error) {
+	if o.file == "" {
+		return o.fromFlags(), nil, nil
 	}
-	if c.NodePorts, err = controller.ParseNodePorts(o.nodePortAddresses); err != nil {
-		note(fmt.Errorf("--nodeport-addresses: %w", err))
+	if o.text, err = os.ReadFile(o.file); err != nil {
+		return nil, nil, fmt.Errorf("read configuration: %w", err)
 	}
-	if o.masqueradeBit > 31 {
-		note(fmt.Errorf("--iptables-masquerade-bit: %d is not in 0-31", o.masqueradeBit))
+	if c, unknown, err = config.Decode(o.text); err != nil {
+		return nil, unknown, fmt.Errorf("configuration %s:\n%w", o.file, err)
 	}
-	if o.limits.MaxPerCore < 0 || o.limits.Min < 0 {
-		note(errors.New("--conntrack-max-per-core and --conntrack-min: not below 0"))
-	}
-	for _, d := range []time.Duration{o.limits.TCPEstablished, o.limits.TCPCloseWait, o.limits.UDP, o.limits.UDPStream} {
-		if d < 0 {
-			note(fmt.Errorf("conntrack timeouts: %v is below 0", d))
+	config.SetDefaults(c)
+	for _, name := range beside {
+		if !o.flags.Changed(name) {
+			continue
+		}
+		switch name {
+		case "hostname-override":
+			c.HostnameOverride = o.typed.HostnameOverride
+		case "v":
+			c.Logging.Verbosity = o.typed.Logging.Verbosity
+		case "logging-format":
+			c.Logging.Format = o.typed.Logging.Format
 		}
 	}
-	c.DetectLocal, err = o.detectLocal()
-	note(err)
-	if err := errors.Join(errs...); err != nil {
-		return c, fmt.Errorf("%w\n%w", err, errUsage)
+	return c, unknown, nil
+}
+
+// fromFlags completes what flags say: those of iptables are for the mode nftables too.
+func (o *options) fromFlags() *config.Configuration {
+	c := o.typed.DeepCopy()
+	if c.Mode == config.NFTables {
+		c.NFTables.MasqueradeBit, c.NFTables.MasqueradeAll = c.IPTables.MasqueradeBit, c.IPTables.MasqueradeAll
+		c.NFTables.SyncPeriod, c.NFTables.MinSyncPeriod = c.IPTables.SyncPeriod, c.IPTables.MinSyncPeriod
 	}
-	c.Options = make(map[nft.Family]nft.Options)
+	if o.flags.Changed("healthz-port") {
+		c.HealthzBindAddress = onPort(c.HealthzBindAddress, o.healthzPort)
+	}
+	if o.flags.Changed("metrics-port") {
+		c.MetricsBindAddress = onPort(c.MetricsBindAddress, o.metricsPort)
+	}
+	config.SetEmpty(c)
+	return c
+}
+
+// name is what a field is called where it was given.
+func (o *options) name(path string) string {
+	if flag := flagOf[path]; o.file == "" && flag != "" {
+		return "--" + flag
+	}
+	return path
+}
+
+// understand checks a configuration and says what it means; every problem is
+// reported at once.
+func (o *options) understand(c *config.Configuration) (plan, error) {
+	p := plan{of: c}
+	var errs []error
+	note := func(err error) { errs = append(errs, err) }
+	for _, problem := range config.Validate(c) {
+		note(fmt.Errorf("%s: %s", o.name(problem.Field), problem.Text))
+	}
+	var err error
+	p.nodeName, err = o.nodeName(c)
+	note(err)
+	p.rules.DetectLocal, err = o.detectLocal(c)
+	note(err)
+	p.Settings = config.SettingsOf(c)
+	if p.rules.NodePorts, err = controller.ParseNodePorts(p.NodePortAddresses); err != nil {
+		note(fmt.Errorf("%s: %w", o.name("nodePortAddresses"), err))
+	}
+	if o.manifests != "" && o.proxyName != "" {
+		note(errors.New("--manifests and --service-proxy-name exclude each other: of manifests all Services are served"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return p, err
+	}
+	p.rules.BindAddress = netip.MustParseAddr(c.BindAddress)
+	p.localNodePorts = o.relays(c, p.LocalhostNodePorts)
+	p.limits = limits(c)
+	p.rules.Options = make(map[nft.Family]nft.Options)
 	for _, f := range families() {
-		c.Options[f] = nft.Options{
-			MasqueradeBit: o.masqueradeBit,
-			MasqueradeAll: o.masqueradeAll,
-			LocalPods:     c.DetectLocal.Pods(f, nil),
-			AllNodePorts:  c.NodePorts.All(f),
+		p.rules.Options[f] = nft.Options{
+			MasqueradeBit: p.MasqueradeBit,
+			MasqueradeAll: p.MasqueradeAll,
+			LocalPods:     p.rules.DetectLocal.Pods(f, nil),
+			AllNodePorts:  p.rules.NodePorts.All(f),
 			Counters:      o.counters,
 		}
 	}
-	return c, nil
+	return p, nil
 }
 
-func (o *options) logger() (*slog.Logger, error) {
-	level := &slog.HandlerOptions{Level: slog.LevelInfo}
-	if o.verbosity >= 2 {
-		level.Level = slog.LevelDebug
+// relays reports whether node ports are served on localhost: our flag decides, then
+// kube-proxy's if it was typed, then the configuration.
+func (o *options) relays(c *config.Configuration, implied bool) bool {
+	switch {
+	case o.flags.Changed("localhost-nodeports"):
+		return o.localNodePorts
+	case o.file == "" && o.flags.Changed(flagOf["iptables.localhostNodePorts"]):
+		return *c.IPTables.LocalhostNodePorts
 	}
-	switch o.logFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, level)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, level)), nil
+	return implied
+}
+
+func limits(c *config.Configuration) conntrack.Limits {
+	t := &c.Conntrack
+	return conntrack.Limits{
+		MaxPerCore:     int(*t.MaxPerCore),
+		Min:            int(*t.Min),
+		TCPEstablished: t.TCPEstablishedTimeout.Duration,
+		TCPCloseWait:   t.TCPCloseWaitTimeout.Duration,
+		TCPBeLiberal:   t.TCPBeLiberal,
+		UDP:            t.UDPTimeout.Duration,
+		UDPStream:      t.UDPStreamTimeout.Duration,
 	}
-	return slog.Default(), fmt.Errorf("--logging-format: %q is neither text nor json", o.logFormat)
 }
 
 // nodeName is the name of this node as kube-proxy finds it.
-func (o *options) nodeName() (string, error) {
-	name := o.hostnameOverride
+func (o *options) nodeName(c *config.Configuration) (string, error) {
+	name := c.HostnameOverride
 	if name == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			return "", fmt.Errorf("--hostname-override is needed: %w", err)
+			return "", fmt.Errorf("%s is needed: %w", o.name("hostnameOverride"), err)
 		}
 		name = host
 	}
 	if name = strings.ToLower(strings.TrimSpace(name)); name == "" {
-		return "", errors.New("--hostname-override: empty node name")
+		return "", fmt.Errorf("%s: empty node name", o.name("hostnameOverride"))
 	}
 	return name, nil
 }
 
+// load reads the configuration and says what it means.
+func (o *options) load() (p plan, unknown []string, err error) {
+	c, unknown, err := o.read()
+	if err == nil {
+		p, err = o.understand(c)
+	}
+	return p, unknown, err
+}
+
+// prepare loads the configuration and opens the log that it asks for. What is to be
+// said of it is said there.
+func (o *options) prepare() (plan, *logger, error) {
+	p, unknown, err := o.load()
+	if err != nil {
+		return p, nil, fmt.Errorf("%w\n%w", err, errUsage)
+	}
+	log := newLogger(p.of)
+	for _, name := range unknown {
+		log.Warn("configuration has something that this version does not know, it is left out", "what", name)
+	}
+	o.tellFlags(log.Logger)
+	o.tellNotes(log.Logger, p.of)
+	return p, log, nil
+}
+
+// tellFlags says which flags have no effect.
+func (o *options) tellFlags(log *slog.Logger) {
+	paths := make(map[string]string)
+	for path, name := range flagOf {
+		paths[name] = path
+	}
+	o.flags.Visit(func(f *pflag.Flag) {
+		path, proxys := paths[f.Name]
+		switch {
+		case o.file != "" && (f.Name == "healthz-port" || f.Name == "metrics-port" || proxys && !slices.Contains(beside, f.Name)):
+			log.Warn("flag has no effect beside a configuration file: set it there", "flag", "--"+f.Name, "field", path)
+		case ineffective[f.Name] != "":
+			log.Info("flag has no effect", "flag", "--"+f.Name, "because", ineffective[f.Name])
+		}
+	})
+}
+
+// tellNotes says what is set and has no effect.
+func (o *options) tellNotes(log *slog.Logger, c *config.Configuration) {
+	for _, n := range config.Notes(c) {
+		if o.file == "" && (flagOf[n.Field] == "" || n.Why == config.OtherMode && c.Mode == config.NFTables) {
+			continue // it was said of the other of two fields that one flag fills in
+		}
+		say := log.Info
+		if n.Matters {
+			say = log.Warn
+		}
+		say("setting has no effect", "setting", o.name(n.Field), "value", n.Value, "because", n.Why)
+	}
+}
+
+// controller starts a Config with what a plan says.
+func (p plan) controller(log *slog.Logger) controller.Config {
+	return controller.Config{
+		NodeName:      p.nodeName,
+		Rules:         p.rules,
+		NoExternalIPs: !p.ExternalIPs,
+		LocalAddrs:    localAddrs,
+		Logger:        log,
+	}
+}
+
 // source opens what the flags name: manifests or a cluster.
-func (o *options) source(c controller.Config) (source.Source, error) {
+func (o *options) source(p plan, log *slog.Logger) (source.Source, error) {
 	if o.manifests != "" {
-		if o.kubeconfig != "" || o.master != "" {
+		if p.of.ClientConnection.Kubeconfig != "" && o.file == "" || o.master != "" {
 			return nil, fmt.Errorf("--manifests and --kubeconfig or --master exclude each other; %w", errUsage)
 		}
-		return source.Dir(o.manifests, o.dirOptions(c)), nil
+		return source.Dir(o.manifests, dirOptions(p, log)), nil
 	}
-	client, err := o.client()
-	if errors.Is(err, source.ErrNoCluster) {
-		return nil, fmt.Errorf("nowhere to take Services from: give --kubeconfig FILE for a cluster, or --manifests DIRECTORY for files, or run in a pod with a service account; %w", errUsage)
-	}
+	client, server, err := o.client(p)
 	if err != nil {
 		return nil, err
 	}
-	return source.API(client, source.APIOptions{NodeName: c.NodeName, Logger: c.Logger}), nil
+	return source.API(client, source.APIOptions{NodeName: p.nodeName, Logger: log, ProxyName: o.proxyName, Server: server}), nil
 }
 
-func (o *options) client() (kubernetes.Interface, error) {
-	return source.NewClient(source.ClientOptions{Kubeconfig: o.kubeconfig, Server: o.master, Version: version()})
+// client returns a client of the API, and where the server is.
+func (o *options) client(p plan) (client kubernetes.Interface, server string, err error) {
+	k := &p.of.ClientConnection
+	opts := source.ClientOptions{
+		Kubeconfig: k.Kubeconfig, Server: o.master, Version: version(),
+		QPS: k.QPS, Burst: int(k.Burst), ContentType: k.ContentType, AcceptContentTypes: k.AcceptContentTypes,
+	}
+	rest, err := source.ClientConfig(opts)
+	switch {
+	case errors.Is(err, source.ErrNoCluster):
+		return nil, "", fmt.Errorf("nowhere to take Services from: give --kubeconfig FILE for a cluster, or --manifests DIRECTORY for files, or run in a pod with a service account; %w", errUsage)
+	case errors.Is(err, source.ErrServiceAddress):
+		return nil, "", fmt.Errorf("%w: name the server itself with --master https://ADDRESS:PORT, in a kubeconfig, or in the variable KUBERNETES_SERVICE_HOST; %w", err, errUsage)
+	case err != nil:
+		return nil, "", err
+	}
+	client, err = source.NewClient(opts)
+	return client, rest.Host, err
 }
 
-func (o *options) dirOptions(c controller.Config) source.DirOptions {
-	return source.DirOptions{NodeName: c.NodeName, Logger: c.Logger, Check: model.Check}
+func dirOptions(p plan, log *slog.Logger) source.DirOptions {
+	return source.DirOptions{NodeName: p.nodeName, Logger: log, Check: model.Check}
 }

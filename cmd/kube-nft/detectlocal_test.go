@@ -3,30 +3,18 @@
 package main
 
 import (
-	"errors"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/spf13/pflag"
+	"k8s.io/kube-proxy/config/v1alpha1"
 
 	"github.com/kube-nft/kube-nft/controller"
+	"github.com/kube-nft/kube-nft/controller/config"
 	"github.com/kube-nft/kube-nft/controller/model"
 )
-
-// flags reads a command line, blanks between words.
-func flags(t *testing.T, line string) *options {
-	t.Helper()
-	var o options
-	f := pflag.NewFlagSet("test", pflag.ContinueOnError)
-	o.addFlags(f)
-	if err := f.Parse(strings.Fields(line)); err != nil {
-		t.Fatal(err)
-	}
-	return &o
-}
 
 func TestDetectLocal(t *testing.T) {
 	t.Parallel()
@@ -54,7 +42,8 @@ func TestDetectLocal(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := flags(t, tt.line).detectLocal()
+			o := flags(t, tt.line)
+			got, err := o.detectLocal(o.fromFlags())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,8 +72,10 @@ func TestDetectLocalProblems(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			o := options{detectLocalMode: tt.mode, podBridgeInterface: tt.value, podInterfaceNamePrefix: tt.value, clusterCIDR: tt.value}
-			_, err := o.detectLocal()
+			c := config.New()
+			c.DetectLocalMode, c.ClusterCIDR = v1alpha1.LocalMode(tt.mode), tt.value
+			c.DetectLocal.BridgeInterface, c.DetectLocal.InterfaceNamePrefix = tt.value, tt.value
+			_, err := (&options{}).detectLocal(c)
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -98,20 +89,5 @@ func TestDetectLocalProblems(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestConfigProblems: what is wrong with the command line is said at once, and is
-// a matter of usage.
-func TestConfigProblems(t *testing.T) {
-	t.Parallel()
-	_, err := flags(t, "--detect-local-mode=BridgeInterface --iptables-masquerade-bit=32 --bind-address=here --logging-format=xml").config()
-	if !errors.Is(err, errUsage) {
-		t.Fatalf("error %v is not one of usage", err)
-	}
-	for _, want := range []string{"--pod-bridge-interface: missing", "--iptables-masquerade-bit: 32", `--bind-address: "here"`, "--logging-format"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error does not say %q: %v", want, err)
-		}
 	}
 }

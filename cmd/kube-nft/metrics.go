@@ -3,38 +3,21 @@
 package main
 
 import (
-	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
-	"log/slog"
-	"net"
+	"io"
 	"net/http"
-	"net/netip"
-	"time"
+	"net/http/pprof"
+	"strconv"
+	"strings"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/spf13/pflag"
+
+	"github.com/kube-nft/kube-nft/controller/config"
 )
-
-// metricsOptions say where metrics are served.
-type metricsOptions struct{ address string }
-
-func (o *metricsOptions) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&o.address, "metrics-bind-address", "127.0.0.1:10249", "address and port to serve /metrics on; empty is nowhere")
-}
-
-// check reports an address that nothing can listen on.
-func (o *metricsOptions) check() error {
-	if o.address == "" {
-		return nil
-	}
-	if a, err := netip.ParseAddrPort(o.address); err != nil || a.Port() == 0 {
-		return fmt.Errorf("--metrics-bind-address: %q is not an IP address and a port, as in 127.0.0.1:10249 or [::]:10249; %w", o.address, errUsage)
-	}
-	return nil
-}
 
 // newRegistry returns a registry of the metrics that every program has.
 func newRegistry() *prometheus.Registry {
@@ -43,70 +26,110 @@ func newRegistry() *prometheus.Registry {
 	return r
 }
 
-// listenAgain is how often an address that is taken is tried, as in kube-proxy
-// unless it is told to fail (bindAddressHardFail).
-const listenAgain = 5 * time.Second
+// maxScrapes bounds what readers cost: scrapes are few, small and quick.
+const maxScrapes = 4
 
-// What a reader may cost: scrapes are few, small and quick.
-const (
-	maxScrapes    = 4
-	scrapeTimeout = 10 * time.Second
-)
-
-// metricsServer serves a registry.
-type metricsServer struct {
-	address  string
-	registry prometheus.Gatherer
-	log      *slog.Logger
-	again    time.Duration // between attempts to listen
+// countProbes returns what is to be told of answers at /healthz and /livez, so that
+// they show in a registry under kube-proxy's names.
+func countProbes(r prometheus.Registerer) func(path string, code int) {
+	counters := make(map[string]*prometheus.CounterVec)
+	for _, name := range []string{"healthz", "livez"} {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubeproxy_proxy_" + name + "_total",
+			Help: "Answers at /" + name + ", by HTTP status.",
+		}, []string{"code"})
+		c.WithLabelValues("200")
+		c.WithLabelValues("503")
+		r.MustRegister(c)
+		counters["/"+name] = c
+	}
+	return func(path string, code int) {
+		if c := counters[path]; c != nil {
+			c.WithLabelValues(strconv.Itoa(code)).Inc()
+		}
+	}
 }
 
-// run serves until ctx ends. It goes on trying where it cannot listen: nothing
-// else depends on it.
-func (s *metricsServer) run(ctx context.Context) {
+// status is what is served beside metrics, at the paths of kube-proxy.
+type status struct {
+	registry prometheus.Gatherer
+	log      *logger
+	// of is the configuration in force.
+	of atomic.Pointer[config.Configuration]
+}
+
+func newStatus(registry prometheus.Gatherer, log *logger, c *config.Configuration) *status {
+	s := &status{registry: registry, log: log}
+	s.of.Store(c)
+	return s
+}
+
+func (s *status) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{
+	metrics := promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError, // what one collector lacks is no loss of the others
 		MaxRequestsInFlight: maxScrapes,
-		Timeout:             scrapeTimeout,
-	}))
-	failing := false
-	for ctx.Err() == nil {
-		err := listen(ctx, s.address, mux, func() {
-			failing = false
-			s.log.Info("serving metrics", "url", "http://"+s.address+"/metrics")
-		})
-		if err != nil && !failing {
-			failing = true
-			s.log.Warn("cannot serve metrics, all else goes on; will try again", "err", err, "every", s.again,
-				"mend", "free the address, or give another one with --metrics-bind-address")
+		Timeout:             requestTime,
+	})
+	mux.Handle("GET /metrics", metrics)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, "ok") })
+	// How packets are treated, for tools that adapt to it, whatever mode was taken over.
+	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) { plain(w, string(config.NFTables)) })
+	mux.HandleFunc("GET /configz", s.configz)
+	mux.HandleFunc("/debug/pprof/", s.profiling(pprof.Index))
+	mux.HandleFunc("/debug/pprof/cmdline", s.profiling(pprof.Cmdline))
+	mux.HandleFunc("/debug/pprof/profile", s.profiling(pprof.Profile))
+	mux.HandleFunc("/debug/pprof/symbol", s.profiling(pprof.Symbol))
+	mux.HandleFunc("/debug/pprof/trace", s.profiling(pprof.Trace))
+	mux.HandleFunc("/debug/flags/v", s.profiling(s.setVerbosity))
+	return mux
+}
+
+func plain(w http.ResponseWriter, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	fmt.Fprint(w, text)
+}
+
+// configz answers with the configuration in force, as every part of Kubernetes does.
+func (s *status) configz(w http.ResponseWriter, _ *http.Request) {
+	body, err := json.Marshal(map[string]any{"kubeproxy.config.k8s.io": s.of.Load()})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = w.Write(body) // who asked may have gone
+}
+
+// profiling serves what is only there with enableProfiling, which may change.
+func (s *status) profiling(serve http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !s.of.Load().EnableProfiling {
+			http.NotFound(w, r)
+			return
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(s.again):
-		}
+		serve(w, r)
 	}
 }
 
-// listen serves HTTP until ctx ends, and says when it has begun.
-func listen(ctx context.Context, address string, handler http.Handler, begun func()) error {
-	listener, err := net.Listen("tcp", address)
+// setVerbosity takes a level in the body: curl -X PUT --data 2 …/debug/flags/v.
+func (s *status) setVerbosity(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPut {
+		http.Error(w, "PUT a number here, as in curl -X PUT --data 2", http.StatusMethodNotAllowed)
+		return
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, 16))
 	if err != nil {
-		return err
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
 	}
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: scrapeTimeout,
-		WriteTimeout:      2 * scrapeTimeout,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, 0), // of clients that misbehave
+	v, err := strconv.ParseUint(strings.TrimSpace(string(body)), 10, 8)
+	if err != nil {
+		http.Error(w, fmt.Sprintf("%q is no log level: send a number, as in curl -X PUT --data 2", body), http.StatusBadRequest)
+		return
 	}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-	begun()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	s.log.setVerbosity(int(v))
+	plain(w, fmt.Sprintf("log level is %d now\n", v))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kube-nft/kube-nft/controller"
+	"github.com/kube-nft/kube-nft/controller/config"
 	"github.com/kube-nft/kube-nft/nft"
 	"github.com/kube-nft/kube-nft/nft/kernel"
 	"github.com/kube-nft/kube-nft/tests/netlab"
@@ -36,6 +37,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		Clients: (*kernel.Conn)(nil),
 	}, nil)
 	controller.MeasureWalks(registry)
+	countProbes(registry)
 	descs := make(chan *prometheus.Desc, 1000)
 	registry.Describe(descs)
 	close(descs)
@@ -64,19 +66,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
-func TestMetricsAddress(t *testing.T) {
-	for address, good := range map[string]bool{
-		"": true, "127.0.0.1:10249": true, "0.0.0.0:1": true, "[::]:10249": true,
-		"10249": false, ":10249": false, "localhost:10249": false, "127.0.0.1": false, "127.0.0.1:0": false, "::1:10249": false,
-	} {
-		if err := (&metricsOptions{address}).check(); (err == nil) != good || err != nil && !errors.Is(err, errUsage) {
-			t.Errorf("%q: %v", address, err)
-		}
-	}
-}
-
 // TestServeMetrics: an address that is taken is served once it is free, and there
-// is nothing to see but /metrics.
+// is nothing to see but what kube-proxy shows.
 func TestServeMetrics(t *testing.T) {
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -85,10 +76,12 @@ func TestServeMetrics(t *testing.T) {
 	defer other.Close()
 	address := other.Addr().String()
 	var log netlab.Output
-	server := metricsServer{address, newRegistry(), slog.New(slog.NewTextHandler(&log, nil)), time.Millisecond}
+	status := newStatus(newRegistry(), &logger{}, config.New())
+	server := server{what: "metrics", setting: "--metrics-bind-address", address: address, handler: status.handler(),
+		log: slog.New(slog.NewTextHandler(&log, nil)), again: time.Millisecond}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { server.run(ctx); close(done) }()
+	go func() { _ = server.run(ctx); close(done) }()
 	eventually := func(f func() error) {
 		t.Helper()
 		if err := netlab.Poll(10*time.Second, f); err != nil {
@@ -122,7 +115,7 @@ func TestServeMetrics(t *testing.T) {
 		}
 		return nil
 	})
-	for path, want := range map[string]int{"/": 404, "/debug/pprof/": 404, "/metrics/slis": 404} {
+	for path, want := range map[string]int{"/": 404, "/debug/pprof/": 404, "/debug/pprof/heap": 404, "/metrics/slis": 404, "/healthz": 200} {
 		if code, _, err := ask(http.MethodGet, path); code != want {
 			t.Errorf("%s: %d, %v, want %d", path, code, err, want)
 		}

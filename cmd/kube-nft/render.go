@@ -29,19 +29,20 @@ func renderCommand() *cobra.Command {
 }
 
 func render(ctx context.Context, w io.Writer, o *options) error {
-	config, err := o.config()
+	p, log, err := o.prepare()
 	if err != nil {
 		return err
 	}
+	config := p.controller(log.Logger)
 	config.NodeIPs = nodeIPs
 	if o.manifests != "" {
 		// All that is wrong with the files at once, where run would go on
 		// without them.
-		if _, err := source.ReadDir(o.manifests, o.dirOptions(config)); err != nil {
+		if _, err := source.ReadDir(o.manifests, dirOptions(p, log.Logger)); err != nil {
 			return err
 		}
 	}
-	src, err := o.source(config)
+	src, err := o.source(p, log.Logger)
 	if err != nil {
 		return err
 	}

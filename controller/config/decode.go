@@ -8,26 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
 )
-
-// Load reads and decodes a file; see Decode.
-func Load(path string) (c *Configuration, unknown []string, err error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read configuration: %w", err)
-	}
-	c, unknown, err = Decode(data)
-	if err != nil {
-		return nil, unknown, fmt.Errorf("configuration %s: %w", path, err)
-	}
-	return c, unknown, nil
-}
 
 // Decode reads a configuration in YAML or JSON, without defaults. It lists what is
 // unknown, or there twice, and is left out. Fields with values of a wrong type are

@@ -43,8 +43,9 @@ func SetDefaults(c *Configuration) {
 	if a, err := netip.ParseAddr(c.BindAddress); err == nil && a.Is6() && !a.Is4In6() {
 		everywhere, loopback = "::", "::1"
 	}
-	c.HealthzBindAddress = WithPort(cmp.Or(c.HealthzBindAddress, everywhere), healthzPort)
-	c.MetricsBindAddress = WithPort(cmp.Or(c.MetricsBindAddress, loopback), metricsPort)
+	c.HealthzBindAddress = cmp.Or(c.HealthzBindAddress, everywhere)
+	c.MetricsBindAddress = cmp.Or(c.MetricsBindAddress, loopback)
+	SetEmpty(c)
 
 	fill(&c.OOMScoreAdj, -999)
 	fill(&c.IPTables.MasqueradeBit, 14)
@@ -67,7 +68,6 @@ func SetDefaults(c *Configuration) {
 		d.of.Duration = cmp.Or(d.of.Duration, d.to)
 	}
 
-	c.DetectLocalMode = cmp.Or(c.DetectLocalMode, "ClusterCIDR")
 	c.ClientConnection.ContentType = cmp.Or(c.ClientConnection.ContentType, "application/vnd.kubernetes.protobuf")
 	c.ClientConnection.QPS = cmp.Or(c.ClientConnection.QPS, 5)
 	c.ClientConnection.Burst = cmp.Or(c.ClientConnection.Burst, 10)
@@ -76,6 +76,15 @@ func SetDefaults(c *Configuration) {
 		c.Logging.FlushFrequency.Duration.Duration = 5 * time.Second
 		c.Logging.FlushFrequency.SerializeAsString = true
 	}
+}
+
+// SetEmpty fills in what cannot be meant to be empty, or without a port. Unlike
+// SetDefaults it leaves alone what somebody who types flags may well want to be empty
+// or zero.
+func SetEmpty(c *Configuration) {
+	c.HealthzBindAddress = WithPort(c.HealthzBindAddress, healthzPort)
+	c.MetricsBindAddress = WithPort(c.MetricsBindAddress, metricsPort)
+	c.DetectLocalMode = cmp.Or(c.DetectLocalMode, "ClusterCIDR")
 }
 
 func fill[T any](p **T, value T) {

@@ -37,13 +37,15 @@ func detects(mode string) func(*Configuration) bool {
 	return func(c *Configuration) bool { return string(c.DetectLocalMode) == mode }
 }
 
+// OtherMode is why fields of another mode have no effect.
+const OtherMode = "the mode is another one"
+
 // Reasons that several fields share.
 const (
 	atOnce     = "every change is programmed at once, and there is nothing that a pause would save"
 	notIPVS    = "connections are tracked by conntrack, not by IPVS; the timeouts in `conntrack` are theirs"
 	onWindows  = "it is about Windows"
 	plainLogs  = "log lines are written as they come, one stream, one level for all"
-	otherMode  = "the mode is another one"
 	nothingHid = "no metric is hidden here"
 )
 
@@ -73,12 +75,12 @@ var fields = []field{
 	{path: "enableProfiling", does: "serves `/debug/pprof/` and `/debug/flags/v` beside metrics; changes without a restart"},
 	{path: "showHiddenMetricsForVersion", not: nothingHid},
 	{path: "mode", does: "whose place is taken: its section counts, and its defaults for node ports; empty is iptables"},
-	{path: "iptables.masqueradeBit", does: "which bit of the packet mark is ours", not: otherMode, counts: inIPTablesOrIPVS},
-	{path: "iptables.masqueradeAll", does: "masquerades every connection to a ClusterIP", not: otherMode, counts: inIPTablesOrIPVS, matters: true},
-	{path: "iptables.localhostNodePorts", does: "serves node ports on 127.0.0.1, and on ::1, through a relay, if `nodePortAddresses` are unset or include loopback", not: otherMode, counts: inIPTables},
-	{path: "iptables.syncPeriod", does: "`/healthz` fails once a change has waited for twice as long", not: otherMode, counts: inIPTables},
+	{path: "iptables.masqueradeBit", does: "which bit of the packet mark is ours", not: OtherMode, counts: inIPTablesOrIPVS},
+	{path: "iptables.masqueradeAll", does: "masquerades every connection to a ClusterIP", not: OtherMode, counts: inIPTablesOrIPVS, matters: true},
+	{path: "iptables.localhostNodePorts", does: "serves node ports on 127.0.0.1, and on ::1, through a relay, if `nodePortAddresses` are unset or include loopback", not: OtherMode, counts: inIPTables},
+	{path: "iptables.syncPeriod", does: "`/healthz` fails once a change has waited for twice as long", not: OtherMode, counts: inIPTables},
 	{path: "iptables.minSyncPeriod", not: atOnce},
-	{path: "ipvs.syncPeriod", does: "`/healthz` fails once a change has waited for twice as long", not: otherMode, counts: inIPVS},
+	{path: "ipvs.syncPeriod", does: "`/healthz` fails once a change has waited for twice as long", not: OtherMode, counts: inIPVS},
 	{path: "ipvs.minSyncPeriod", not: atOnce},
 	{path: "ipvs.scheduler", not: "each new connection goes to an endpoint at random, all alike", matters: true},
 	{path: "ipvs.excludeCIDRs", not: "nothing that is not ours is ever touched"},
@@ -86,9 +88,9 @@ var fields = []field{
 	{path: "ipvs.tcpTimeout", not: notIPVS, matters: true},
 	{path: "ipvs.tcpFinTimeout", not: notIPVS},
 	{path: "ipvs.udpTimeout", not: notIPVS, matters: true},
-	{path: "nftables.masqueradeBit", does: "which bit of the packet mark is ours", not: otherMode, counts: inNFTables},
-	{path: "nftables.masqueradeAll", does: "masquerades every connection to a ClusterIP", not: otherMode, counts: inNFTables, matters: true},
-	{path: "nftables.syncPeriod", does: "`/healthz` fails once a change has waited for twice as long", not: otherMode, counts: inNFTables},
+	{path: "nftables.masqueradeBit", does: "which bit of the packet mark is ours", not: OtherMode, counts: inNFTables},
+	{path: "nftables.masqueradeAll", does: "masquerades every connection to a ClusterIP", not: OtherMode, counts: inNFTables, matters: true},
+	{path: "nftables.syncPeriod", does: "`/healthz` fails once a change has waited for twice as long", not: OtherMode, counts: inNFTables},
 	{path: "nftables.minSyncPeriod", not: atOnce},
 	{path: "winkernel.networkName", not: onWindows},
 	{path: "winkernel.sourceVip", not: onWindows},

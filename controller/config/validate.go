@@ -3,19 +3,20 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 )
 
+// Problem is what is wrong with a field.
+type Problem struct{ Field, Text string }
+
 // Validate checks a configuration that has its defaults, by kube-proxy's rules
-// (pkg/proxy/apis/config/validation of Kubernetes). It returns every problem, each
-// with the path of its field, joined.
+// (pkg/proxy/apis/config/validation of Kubernetes), and returns every problem.
 //
 // Node port addresses, cluster CIDRs and names of interfaces are checked where they
 // are read.
-func Validate(c *Configuration) error {
+func Validate(c *Configuration) []Problem {
 	v := validator{}
 	switch c.Mode {
 	case "", IPTables, IPVS, NFTables:
@@ -43,13 +44,13 @@ func Validate(c *Configuration) error {
 	if f := c.Logging.Format; f != "text" && f != "json" {
 		v.note("logging.format", "%q is neither text nor json", f)
 	}
-	return errors.Join(v.errs...)
+	return v.problems
 }
 
-type validator struct{ errs []error }
+type validator struct{ problems []Problem }
 
 func (v *validator) note(field, format string, args ...any) {
-	v.errs = append(v.errs, fmt.Errorf("%s: "+format, append([]any{field}, args...)...))
+	v.problems = append(v.problems, Problem{field, fmt.Sprintf(format, args...)})
 }
 
 func (v *validator) bit(field string, bit *int32) {

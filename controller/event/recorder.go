@@ -70,6 +70,8 @@ type Recorder struct {
 	limit  flowcontrol.RateLimiter
 	queue  chan saying
 	now    func() time.Time
+	// pending are those in the queue and the one that is being sent.
+	pending sync.WaitGroup
 
 	mu      sync.Mutex
 	told    map[string]telling // by the event's namespace and name
@@ -158,6 +160,7 @@ func (r *Recorder) say(w saying) {
 	w.count = before.count + 1
 	select {
 	case r.queue <- w:
+		r.pending.Add(1)
 		r.remember(w)
 	default:
 	}
@@ -184,7 +187,22 @@ func (r *Recorder) Run(ctx context.Context) {
 			return
 		case w := <-r.queue:
 			r.deliver(ctx, w)
+			r.pending.Done()
 		}
+	}
+}
+
+// Drain waits until all is sent that was said, but not for longer than limit. Nothing
+// may be said meanwhile.
+func (r *Recorder) Drain(limit time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		r.pending.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
 	}
 }
 

@@ -100,7 +100,7 @@ func TestLocalhostIsOptIn(t *testing.T) {
 			t.Parallel()
 			c := newLocalhost(t)
 			c.write(t, "web.yaml", withSlices(everywhere("web", 1), c.a)...)
-			c.run(t, append(tt.flags, "--metrics-bind-address=")...)
+			c.run(t, append(tt.flags, "--metrics-bind-address=", "--healthz-bind-address=")...)
 			eachWayOf(t, networks[:2], func(t *testing.T, network string, f family) {
 				c.refused(t, c.node, network, local(f, 30001))
 			})

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"log/slog"
+	"os"
+
+	"github.com/kube-nft/kube-nft/controller/config"
+)
+
+// logger is the log of a process. Its level may change.
+type logger struct {
+	*slog.Logger
+	level slog.LevelVar
+}
+
+// newLogger opens the log that a configuration asks for, on standard error.
+func newLogger(c *config.Configuration) *logger {
+	l := &logger{}
+	l.setVerbosity(int(c.Logging.Verbosity))
+	opts := &slog.HandlerOptions{Level: &l.level}
+	l.Logger = slog.New(slog.NewTextHandler(os.Stderr, opts))
+	if c.Logging.Format == "json" {
+		l.Logger = slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	}
+	return l
+}
+
+// setVerbosity sets the level: from 2 on, every commit is logged.
+func (l *logger) setVerbosity(v int) {
+	l.level.Set(slog.LevelInfo)
+	if v >= 2 {
+		l.level.Set(slog.LevelDebug)
+	}
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// listenAgain is how often an address that is taken is tried, as in kube-proxy
+// unless it is told to fail (bindAddressHardFail).
+const listenAgain = 5 * time.Second
+
+// requestTime bounds what a reader may take.
+const requestTime = 10 * time.Second
+
+// server serves HTTP at an address of the configuration.
+type server struct {
+	what    string // that is served, in words
+	setting string // that names the address
+	address string
+	handler http.Handler
+	log     *slog.Logger
+	hard    bool              // give up if the address cannot be had
+	again   time.Duration     // between attempts to listen
+	failed  func(note string) // is told once of an address that cannot be had; nil is nobody
+}
+
+// run serves until ctx ends. Where it cannot listen it goes on trying, because nothing
+// else depends on it, or returns why.
+func (s *server) run(ctx context.Context) error {
+	failing := false
+	for ctx.Err() == nil {
+		err := listen(ctx, s.address, s.handler, func() {
+			failing = false
+			s.log.Info("serving "+s.what, "address", s.address)
+		})
+		if err != nil && !failing {
+			failing = true
+			s.refused(err)
+		}
+		if err != nil && s.hard {
+			return fmt.Errorf("cannot serve %s, and is not to go on without (bindAddressHardFail): %w", s.what, err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(s.again):
+		}
+	}
+	return nil
+}
+
+func (s *server) refused(err error) {
+	if s.failed != nil {
+		s.failed(err.Error())
+	}
+	if !s.hard {
+		s.log.Warn("cannot serve "+s.what+", all else goes on; will try again", "err", err, "every", s.again,
+			"mend", "free the address, or give another one with "+s.setting)
+	}
+}
+
+// listen serves HTTP until ctx ends, and says when it has begun.
+func listen(ctx context.Context, address string, handler http.Handler, begun func()) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: requestTime,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, 0), // of clients that misbehave
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	begun()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
