@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 
+	"k8s.io/klog/v2"
+
 	"github.com/kube-nft/kube-nft/controller/config"
 )
 
@@ -24,6 +26,9 @@ func newLogger(c *config.Configuration) *logger {
 	if c.Logging.Format == "json" {
 		l.Logger = slog.New(slog.NewJSONHandler(os.Stderr, opts))
 	}
+	// What client-go says by itself, and where nobody passes it a logger, comes in the
+	// same form: who reads JSON reads all of it.
+	klog.SetSlogLogger(l.Logger)
 	return l
 }
 
