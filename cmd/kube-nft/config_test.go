@@ -103,7 +103,7 @@ func TestConfigProblems(t *testing.T) {
 // of ours.
 func TestFlags(t *testing.T) {
 	t.Parallel()
-	known := []string{"config", "healthz-port", "metrics-port", "master", "manifests", "service-proxy-name", "localhost-nodeports", "counters"}
+	known := []string{"config", "healthz-port", "metrics-port", "master", "manifests", "service-proxy-name", "localhost-nodeports", "counters", "host-root"}
 	for name := range ineffective {
 		known = append(known, name)
 	}

@@ -89,7 +89,7 @@ func (o *runOptions) serve(ctx context.Context) error {
 	}
 	// conntrack is loaded by now, and with it its parameters are there.
 	if o.initOnly {
-		p.limits.Apply("/", log.Logger)
+		p.limits.Apply(o.hostRoot, log.Logger)
 		log.Info("the kernel has what is needed; ending, as --init-only asks")
 		return nil
 	}
@@ -102,7 +102,7 @@ func (o *runOptions) serve(ctx context.Context) error {
 	log.Info("starting", "version", version(), "node", p.nodeName, "families", len(p.rules.Options), "mode", string(p.Mode),
 		"node_ports_on", p.NodePortAddresses, "node_ports_on_localhost", p.localNodePorts)
 	adjustOOMScore(*p.of.OOMScoreAdj, log.Logger)
-	p.limits.Apply("/", log.Logger)
+	p.limits.Apply(o.hostRoot, log.Logger)
 	err = controller.New(r.config, conn).Run(ctx, src)
 	log.Info("stopped; what is programmed stays, `kube-nft cleanup` removes it")
 	if fatal, ok := errors.AsType[fatalError](context.Cause(ctx)); ok {

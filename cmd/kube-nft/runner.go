@@ -211,7 +211,7 @@ func (r *runner) startReloader(ctx context.Context) error {
 			adjustOOMScore(*p.of.OOMScoreAdj, r.log.Logger)
 		}
 		if p.limits != old.limits {
-			p.limits.Apply("/", r.log.Logger)
+			p.limits.Apply(r.options.hostRoot, r.log.Logger)
 		}
 		select { // the last word counts
 		case <-rules:

@@ -40,7 +40,8 @@ const (
 
 // Apply writes the parameters that differ. A limit of entries is only raised. What
 // cannot be written is logged, one line each, and stays as it is. root is "/", or
-// a directory in its place.
+// where proc/sys and sys/module of the host are mounted: those of a container are
+// read-only.
 //
 // The hash table is the whole machine's, whatever the namespace: it is made larger
 // only if the limit of entries, which only the first namespace can set, was.
@@ -81,10 +82,13 @@ func (l Limits) entries(root string) int {
 	return max(scaled, l.Min)
 }
 
-// cpus is how many CPUs the machine has. The process may be bound to fewer, which
-// the table is not.
+// cpus is how many CPUs the machine has, which a container sees as well as the host.
+// The process may be bound to fewer, which the table is not.
 func cpus(root string) int {
-	list, _ := os.ReadFile(filepath.Join(root, online))
+	list, err := os.ReadFile(filepath.Join(root, online))
+	if err != nil {
+		list, _ = os.ReadFile(filepath.Join("/", online))
+	}
 	if n, err := countCPUs(strings.TrimSpace(string(list))); err == nil {
 		return n
 	}
