@@ -102,6 +102,8 @@ type Controller struct {
 	// untold are the Services that LocalPorts and HealthPorts are to be told of.
 	untold  map[types.NamespacedName]*model.Entry
 	metrics metrics
+	// triggers are those of what the kernel does not have yet.
+	triggers triggers
 }
 
 // table is one family's table: what it should be, and whether it needs comparing
@@ -114,6 +116,7 @@ type table struct {
 	changed bool // the rules are to be others than those that were written
 	warned  bool // that nothing is known of pods
 	metrics tableMetrics
+	sync    syncMetrics
 }
 
 // New returns a Controller; Run starts it.
@@ -128,6 +131,8 @@ func New(c Config, kernel Dataplane) *Controller {
 		queue:  newQueue(c.NodeName, c.Logger),
 		state:  model.NewState(),
 		untold: make(map[types.NamespacedName]*model.Entry),
+
+		triggers: make(triggers),
 	}
 	ctl.queue.events, ctl.queue.noExternalIPs = c.Events, c.NoExternalIPs
 	for _, f := range nft.Families {
@@ -265,6 +270,7 @@ func (c *Controller) drifted(f nft.Family) {
 			t.resync = true
 			t.metrics.drifts.Inc()
 			c.config.Health.Begun()
+			c.queue.noteQueued(t.desired.Model())
 			c.log.Warn("table was changed by somebody else, comparing it", "table", f.String()+" "+nft.TableName)
 		}
 	}

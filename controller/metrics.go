@@ -77,7 +77,9 @@ func (c *Controller) measure() {
 			t.metrics.elements[set] = elements.WithLabelValues(set.String(), family)
 		}
 	}
+	sync := c.measureSync()
 	if r := c.config.Metrics; r != nil {
+		r.MustRegister(sync...)
 		r.MustRegister(commits, c.metrics.duration, c.metrics.resyncs, noLocal, conflicts, drifts, elements)
 		if c.config.Clients != nil {
 			r.MustRegister(newClients(c.config.Clients, c.tables, c.log))

@@ -33,7 +33,8 @@ func measured(counter ClientCounter, log *bytes.Buffer) (*Controller, *fake, *pr
 }
 
 // values returns the metrics that are not zero by their name and the values of
-// their labels; of a histogram the number of observations.
+// their labels; of a histogram the number of observations. Times of day are left
+// out.
 func values(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := registry.Gather()
@@ -42,6 +43,9 @@ func values(t *testing.T, registry *prometheus.Registry) map[string]float64 {
 	}
 	all := make(map[string]float64)
 	for _, family := range families {
+		if strings.HasSuffix(family.GetName(), "_timestamp_seconds") {
+			continue
+		}
 		for _, m := range family.Metric {
 			name := []string{family.GetName()}
 			for _, l := range m.Label {
@@ -110,6 +114,9 @@ func TestMetrics(t *testing.T) {
 		"kube_nft_elements IPv4 KUBE-CLUSTER-IP":   2,
 		"kube_nft_elements IPv4 KUBE-NODE-IP":      1,
 		"kube_nft_elements IPv4 KUBE-NO-ENDPOINTS": 6,
+
+		"kubeproxy_sync_proxy_rules_duration_seconds IPv4": 1, "kubeproxy_sync_full_proxy_rules_duration_seconds IPv4": 1,
+		"kubeproxy_sync_proxy_rules_service_changes_total": 2,
 	}
 	check("two Services that both want an address", state)
 	pass()
@@ -119,18 +126,31 @@ func TestMetrics(t *testing.T) {
 	delete(state, "kube_nft_frontend_conflicts IPv4")
 	state["kube_nft_elements IPv4 KUBE-CLUSTER-IP"], state["kube_nft_elements IPv4 KUBE-NO-ENDPOINTS"] = 1, 4
 	state["kube_nft_commits_total success"], state["kube_nft_commit_duration_seconds"] = 2, 2
+	state["kubeproxy_sync_proxy_rules_duration_seconds IPv4"], state["kubeproxy_sync_partial_proxy_rules_duration_seconds IPv4"] = 2, 1
+	state["kubeproxy_sync_proxy_rules_service_changes_total"] = 3
 	check("the conflict has ended", state)
 	c.drifted(nft.IPv4)
 	c.drifted(nft.IPv4)
 	pass()
 	state["kube_nft_drifts_total IPv4"], state["kube_nft_resyncs_total"] = 1, 2
+	state["kubeproxy_sync_proxy_rules_duration_seconds IPv4"], state["kubeproxy_sync_full_proxy_rules_duration_seconds IPv4"] = 3, 2
 	check("a change by somebody else that changed nothing", state)
 	f.fail = []error{errors.New("no buffer space")}
 	c.queue.SetService(wanting("third", "10.96.0.3", 3))
 	if err := c.pass(context.Background()); err == nil {
 		t.Fatal("no error")
 	}
+	state["kubeproxy_sync_proxy_rules_duration_seconds IPv4"], state["kubeproxy_sync_partial_proxy_rules_duration_seconds IPv4"] = 4, 2
+	state["kubeproxy_sync_proxy_rules_nftables_sync_failures_total IPv4"] = 1
+	state["kubeproxy_sync_proxy_rules_service_changes_total"], state["kubeproxy_sync_proxy_rules_service_changes_pending"] = 4, 1
 	check("an error", state)
+	pass()
+	delete(state, "kubeproxy_sync_proxy_rules_service_changes_pending")
+	state["kubeproxy_sync_proxy_rules_duration_seconds IPv4"], state["kubeproxy_sync_full_proxy_rules_duration_seconds IPv4"] = 5, 3
+	state["kube_nft_commits_total success"], state["kube_nft_commit_duration_seconds"], state["kube_nft_resyncs_total"] = 3, 3, 3
+	state["kube_nft_elements IPv4 KUBE-CLUSTER-IP"], state["kube_nft_elements IPv4 KUBE-NO-ENDPOINTS"] = 2, 6
+	state["kube_nft_frontend_conflicts IPv4"] = 2
+	check("and it is over", state)
 }
 
 // TestNoLocalMetric: endpoints are elsewhere alone.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -28,8 +29,12 @@ type queue struct {
 	// wake has room for one: whatever was queued, one look takes it all.
 	wake chan struct{}
 
+	metrics queueMetrics
+	started time.Time // what was triggered before is not ours to measure
+
 	mu      sync.Mutex
 	pending changes
+	taken   struct{ services, slices int } // that are not programmed yet
 	synced  bool
 	said    map[types.NamespacedName]string // what was last logged of a Service
 }
@@ -41,6 +46,7 @@ type changes struct {
 	cidrs    map[string]*model.ServiceCIDR
 	node     *model.Node
 	nodeGone bool // its object is deleted, which was the last that was said of it
+	triggers triggers
 }
 
 func newChanges() changes {
@@ -48,11 +54,13 @@ func newChanges() changes {
 		services: make(map[types.NamespacedName]*model.Service),
 		slices:   make(map[types.NamespacedName]*model.Slice),
 		cidrs:    make(map[string]*model.ServiceCIDR),
+		triggers: make(triggers),
 	}
 }
 
 func newQueue(nodeName string, log *slog.Logger) *queue {
-	return &queue{nodeName: nodeName, log: log, wake: make(chan struct{}, 1), pending: newChanges(), said: make(map[types.NamespacedName]string)}
+	return &queue{nodeName: nodeName, log: log, wake: make(chan struct{}, 1), pending: newChanges(), said: make(map[types.NamespacedName]string),
+		metrics: newQueueMetrics(), started: time.Now()}
 }
 
 // take returns what has come in, and whether the source has synced.
@@ -64,14 +72,20 @@ func (q *queue) take() (changes, bool) {
 	}
 	c := q.pending
 	q.pending = newChanges()
+	q.taken.services += len(c.services)
+	q.taken.slices += len(c.slices)
 	return c, q.synced
 }
 
-// put changes what is pending and wakes the loop.
-func (q *queue) put(change func(*changes)) {
+// bothFamilies are those of what is not an EndpointSlice.
+var bothFamilies = []model.Family{model.IPv4, model.IPv6}
+
+// put changes what is pending for some families and wakes the loop.
+func (q *queue) put(change func(*changes), families ...model.Family) {
 	q.mu.Lock()
 	change(&q.pending)
 	q.mu.Unlock()
+	q.noteQueued(families...)
 	q.signal()
 }
 
@@ -121,13 +135,15 @@ func (q *queue) SetService(in *corev1.Service) {
 	}
 	name := types.NamespacedName{Namespace: in.Namespace, Name: in.Name}
 	q.warn(name, s)
-	q.put(func(c *changes) { c.services[name] = s })
+	q.metrics.services.Inc()
+	q.put(func(c *changes) { c.services[name] = s }, bothFamilies...)
 }
 
 // DeleteService implements source.Sink.
 func (q *queue) DeleteService(name types.NamespacedName) {
 	q.warn(name, nil)
-	q.put(func(c *changes) { c.services[name] = nil })
+	q.metrics.services.Inc()
+	q.put(func(c *changes) { c.services[name] = nil }, bothFamilies...)
 }
 
 // SetSlice implements source.Sink.
@@ -137,23 +153,40 @@ func (q *queue) SetSlice(in *discoveryv1.EndpointSlice) {
 		q.log.Warn("EndpointSlice is invalid in part, that part is left out", "slice", in.Namespace+"/"+in.Name, "err", err)
 	}
 	name := types.NamespacedName{Namespace: in.Namespace, Name: in.Name}
-	q.put(func(c *changes) { c.slices[name] = s })
+	if s == nil {
+		q.put(func(c *changes) {
+			c.slices[name] = nil
+			delete(c.triggers, name)
+		})
+		return
+	}
+	q.metrics.endpoints.Inc()
+	q.put(func(c *changes) {
+		c.slices[name] = s
+		if s.Triggered.After(q.started) && !s.Triggered.Equal(c.triggers.latest(s)) {
+			c.triggers.add(s, s.Triggered)
+		}
+	}, s.Family)
 }
 
 // DeleteSlice implements source.Sink.
 func (q *queue) DeleteSlice(name types.NamespacedName) {
-	q.put(func(c *changes) { c.slices[name] = nil })
+	q.metrics.endpoints.Inc()
+	q.put(func(c *changes) {
+		c.slices[name] = nil
+		delete(c.triggers, name)
+	}, bothFamilies...)
 }
 
 // SetNode implements source.Sink.
 func (q *queue) SetNode(n *corev1.Node) {
 	node := model.FromNode(n)
-	q.put(func(c *changes) { c.node, c.nodeGone = &node, false })
+	q.put(func(c *changes) { c.node, c.nodeGone = &node, false }, bothFamilies...)
 }
 
 // DeleteNode implements source.Sink.
 func (q *queue) DeleteNode() {
-	q.put(func(c *changes) { c.nodeGone = true })
+	q.put(func(c *changes) { c.nodeGone = true }, bothFamilies...)
 }
 
 // SetServiceCIDR implements source.Sink.
@@ -162,12 +195,12 @@ func (q *queue) SetServiceCIDR(in *networkingv1.ServiceCIDR) {
 	if err != nil {
 		q.log.Warn("ServiceCIDR is invalid in part, that part is left out", "servicecidr", in.Name, "err", err)
 	}
-	q.put(func(c *changes) { c.cidrs[in.Name] = s })
+	q.put(func(c *changes) { c.cidrs[in.Name] = s }, bothFamilies...)
 }
 
 // DeleteServiceCIDR implements source.Sink.
 func (q *queue) DeleteServiceCIDR(name string) {
-	q.put(func(c *changes) { c.cidrs[name] = nil })
+	q.put(func(c *changes) { c.cidrs[name] = nil }, bothFamilies...)
 }
 
 // Synced implements source.Sink.

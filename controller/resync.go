@@ -46,6 +46,7 @@ func (c *Controller) resyncAll(ctx context.Context, done *Commit) error {
 func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry, done *Commit) error {
 	have, err := nft.Contents{}, error(nil)
 	if t.resync {
+		t.sync.compared = true
 		have, err = c.kernel.Read(ctx, t.schema)
 	}
 	switch {

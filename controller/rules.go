@@ -27,6 +27,7 @@ type Rules struct {
 // anew, in one transaction of the next pass; all else is a change of elements.
 func (c *Controller) setRules(r Rules) {
 	c.config.Rules = r
+	c.queue.noteQueued(bothFamilies...)
 	for _, t := range c.tables {
 		o := r.Options[t.schema.Family]
 		o.LocalPods = r.DetectLocal.Pods(t.schema.Family, c.node)

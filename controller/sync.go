@@ -26,21 +26,36 @@ func (c *Controller) pass(ctx context.Context) error {
 	}
 	c.config.Health.Begun()
 	done := Commit{}
+	if err := c.program(ctx, &done); err != nil {
+		if ctx.Err() == nil {
+			c.failed(start)
+		}
+		return err
+	}
+	c.programmed(start)
+	c.tellServices()
+	c.checkFlows()
+	c.config.Health.Updated()
+	c.report(start, done)
+	return nil
+}
+
+// program brings what has changed into the kernel.
+func (c *Controller) program(ctx context.Context, done *Commit) error {
+	for _, t := range c.tables {
+		t.sync.begin()
+	}
 	if !c.ready() {
-		if err := c.resyncAll(ctx, &done); err != nil {
+		if err := c.resyncAll(ctx, done); err != nil {
 			return err
 		}
 	}
-	if err := c.commitDirty(ctx, &done); err != nil {
+	if err := c.commitDirty(ctx, done); err != nil {
 		for _, t := range c.tables {
 			t.resync = true
 		}
 		return err
 	}
-	c.tellServices()
-	c.checkFlows()
-	c.config.Health.Updated()
-	c.report(start, done)
 	return nil
 }
 
@@ -54,6 +69,7 @@ func (c *Controller) merge(in changes) {
 		}
 	}
 	for name, s := range in.slices {
+		c.noteTriggers(name, s, in.triggers[name].times)
 		if s == nil {
 			c.state.DeleteSlice(name)
 		} else {
@@ -146,8 +162,10 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 		switch {
 		case change.Empty():
 		case t.schema.Sizes.Hold(t.desired.Counts()):
+			t.sync.wrote = true
 			all = append(all, change)
 		default:
+			t.sync.wrote = true
 			used, _ := t.desired.Settle()
 			if err := c.grow(ctx, t, used, done); err != nil {
 				return err

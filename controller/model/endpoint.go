@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 	"unique"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -83,6 +85,9 @@ type Slice struct {
 	Family    Family
 	Ports     []SlicePort
 	Endpoints []Endpoint
+	// Triggered is when the pod or Service changed that the EndpointSlice controller
+	// last changed the slice for; zero if it does not say.
+	Triggered time.Time
 }
 
 // FromSlice reads an EndpointSlice; node is the name of this node. It returns nil
@@ -110,6 +115,7 @@ func FromSlice(s *discoveryv1.EndpointSlice, node string) (*Slice, error) {
 		return nil, nil
 	}
 	var p problems
+	out.Triggered = triggered(s, &p)
 	for i := range s.Ports {
 		if port, ok := slicePort(s, i, &p); ok {
 			out.Ports = append(out.Ports, port)
@@ -125,6 +131,18 @@ func FromSlice(s *discoveryv1.EndpointSlice, node string) (*Slice, error) {
 		out.Endpoints = append(out.Endpoints, e)
 	}
 	return out, p.err()
+}
+
+func triggered(s *discoveryv1.EndpointSlice, p *problems) time.Time {
+	text, ok := s.Annotations[corev1.EndpointsLastChangeTriggerTime]
+	if !ok {
+		return time.Time{}
+	}
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		p.add("metadata.annotations["+corev1.EndpointsLastChangeTriggerTime+"]", fmt.Sprintf("%.40q is not a time", text))
+	}
+	return at
 }
 
 func slicePort(s *discoveryv1.EndpointSlice, i int, p *problems) (SlicePort, bool) {

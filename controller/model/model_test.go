@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -179,6 +180,12 @@ func TestFromSlice(t *testing.T) {
 	}{
 		{"first address only", nil, one(nil), nil},
 		{"no Service", func(s *discoveryv1.EndpointSlice) { s.Labels = nil }, nil, nil},
+		{"trigger time", func(s *discoveryv1.EndpointSlice) {
+			s.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: "2026-01-02T03:04:05.6Z"}
+		}, one(func(s *Slice) { s.Triggered = time.Date(2026, 1, 2, 3, 4, 5, 6e8, time.UTC) }), nil},
+		{"no trigger time", func(s *discoveryv1.EndpointSlice) {
+			s.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: "yesterday"}
+		}, one(nil), []string{`metadata.annotations[endpoints.kubernetes.io/last-change-trigger-time]: "yesterday" is not a time`}},
 		{"names", func(s *discoveryv1.EndpointSlice) { s.AddressType = discoveryv1.AddressTypeFQDN }, nil, nil},
 		{"no node", func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].NodeName = nil },
 			one(func(s *Slice) { s.Endpoints[0].Local = false }), nil},

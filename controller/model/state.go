@@ -136,6 +136,16 @@ func (s *State) Service(name types.NamespacedName) *Service {
 	return nil
 }
 
+// Slice returns an EndpointSlice, or nil.
+func (s *State) Slice(name types.NamespacedName) *Slice {
+	if e := s.owners[name]; e != nil {
+		if i, found := slices.BinarySearchFunc(e.slices, name.Name, compareSliceName); found {
+			return e.slices[i]
+		}
+	}
+	return nil
+}
+
 // Services lists all entries that have a Service, in no order.
 func (s *State) Services() []*Entry {
 	var all []*Entry
