@@ -17,12 +17,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/kube-nft/kube-nft/controller/config"
+	"github.com/kube-nft/kube-nft/controller/source"
 )
 
-// newRegistry returns a registry of the metrics that every program has.
+// newRegistry returns a registry of the metrics that every program has, and every
+// one that talks to the API server.
 func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "kube_nft_build_info",
+		Help: "What was built, and with which Go; always 1.",
+	}, []string{"version", "goversion"})
+	ours, goVersion, _ := strings.Cut(version(), " ")
+	build.WithLabelValues(ours, goVersion).Set(1)
+	r.MustRegister(build)
+	source.MeasureRequests(r)
 	return r
 }
 
