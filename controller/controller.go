@@ -68,6 +68,11 @@ type Config struct {
 	Metrics prometheus.Registerer
 	// Clients counts those that the kernel remembers, for Metrics; nil leaves it out.
 	Clients ClientCounter
+	// ServiceConnections counts those of Service ports, for Metrics; nil leaves it out,
+	// and tables without Options.Counters are. At most ServiceConnectionsLimit ports
+	// are told of, each family of a port by itself.
+	ServiceConnections      ConnectionCounter
+	ServiceConnectionsLimit int
 	// Events tells the owners of Services. Nil is nobody.
 	Events Events
 	// Committed is called after each successful pass with what it changed. Nil is

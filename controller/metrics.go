@@ -84,6 +84,9 @@ func (c *Controller) measure() {
 		if c.config.Clients != nil {
 			r.MustRegister(newClients(c.config.Clients, c.tables, c.log))
 		}
+		if c.config.ServiceConnections != nil {
+			r.MustRegister(newConnections(c.config.ServiceConnections, c.config.ServiceConnectionsLimit, c.tables, c.log))
+		}
 	}
 }
 

@@ -32,12 +32,9 @@ const maxClientSeries = 1000
 type clients struct {
 	counter  ClientCounter
 	families map[nft.Family]string
-	log      *slog.Logger
+	reasons  *reasons
 	number   *prometheus.Desc
 	limit    prometheus.Metric
-
-	mu   sync.Mutex
-	said map[nft.Family]string // what was last logged
 }
 
 func newClients(counter ClientCounter, tables []*table, log *slog.Logger) *clients {
@@ -46,12 +43,11 @@ func newClients(counter ClientCounter, tables []*table, log *slog.Logger) *clien
 	c := &clients{
 		counter:  counter,
 		families: make(map[nft.Family]string),
-		log:      log,
+		reasons:  newReasons("metrics leave out how many clients have session affinity", log),
 		number: prometheus.NewDesc("kube_nft_affinity_clients",
 			"Clients that the kernel remembers for a Service port with session affinity. Only the "+strconv.Itoa(maxClientSeries)+" fullest are listed.",
 			[]string{familyLabel, "namespace", "service", "protocol", "port"}, nil),
 		limit: prometheus.MustNewConstMetric(limit, prometheus.GaugeValue, nft.AffinitySize),
-		said:  make(map[nft.Family]string),
 	}
 	for _, t := range tables {
 		c.families[t.schema.Family] = t.desired.Model().String()
@@ -89,7 +85,7 @@ func (c *clients) fullest() []clientSeries {
 	var all []clientSeries
 	for family := range c.families {
 		counts, err := c.counter.AffinityClients(context.Background(), family)
-		c.explain(family, err)
+		c.reasons.explain(family, err)
 		for port, n := range counts {
 			all = append(all, clientSeries{family, port, n})
 		}
@@ -100,21 +96,34 @@ func (c *clients) fullest() []clientSeries {
 	return all[:min(len(all), maxClientSeries)]
 }
 
-// explain logs why there are no numbers, once until it is otherwise.
-func (c *clients) explain(family nft.Family, err error) {
+// reasons says why a Collector leaves something out, of each family once until it is
+// otherwise.
+type reasons struct {
+	what string
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	said map[nft.Family]string
+}
+
+func newReasons(what string, log *slog.Logger) *reasons {
+	return &reasons{what: what, log: log, said: make(map[nft.Family]string)}
+}
+
+func (r *reasons) explain(family nft.Family, err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
-	c.mu.Lock()
-	before := c.said[family]
-	c.said[family] = text
-	c.mu.Unlock()
+	r.mu.Lock()
+	before := r.said[family]
+	r.said[family] = text
+	r.mu.Unlock()
 	switch {
 	case text == before || err == nil:
 	case errors.Is(err, nft.ErrUncounted):
-		c.log.Info("metrics leave out how many clients have session affinity", "err", err)
+		r.log.Info(r.what, "err", err)
 	default:
-		c.log.Warn("metrics leave out how many clients have session affinity", "err", err)
+		r.log.Warn(r.what, "err", err)
 	}
 }

@@ -35,6 +35,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 		Logger:  slog.New(slog.DiscardHandler),
 		Metrics: registry,
 		Clients: (*kernel.Conn)(nil),
+
+		ServiceConnections: (*kernel.Conn)(nil),
 	}, nil)
 	controller.MeasureWalks(registry)
 	countProbes(registry)

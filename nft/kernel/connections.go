@@ -23,21 +23,31 @@ var frontendSets = [...]nft.Set{
 // Connections hands each frontend of a family's table to each, with the packets
 // that it has counted: the first ones of connections. One that changes meanwhile
 // may come twice, and one may be left out if others are deleted meanwhile: then
-// whole is false. Without a table there are none.
+// whole is false. A table that was made anew has another number, and its counters
+// began at zero. Without a table there are no frontends.
 //
 // It dumps maps of frontends, which takes none of the locks that transactions take
 // (nf_tables_api.c, nf_tables_dump_set): a connection of its own keeps out of their
 // way.
-func (c *Conn) Connections(ctx context.Context, f nft.Family, each func(nft.Element, uint64)) (whole bool, err error) {
+func (c *Conn) Connections(ctx context.Context, f nft.Family, each func(table uint64, frontend nft.Element, packets uint64)) (whole bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain()
+	// The number comes before what is in the table: what is read may be younger, but
+	// never older.
+	table, err := c.tableHandle(f)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read table %s %s: %w", f, nft.TableName, err)
+	}
 	whole = true
 	for _, set := range frontendSets {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		quiet, err := c.dumpFrontends(f, set, each)
+		quiet, err := c.dumpFrontends(f, set, func(e nft.Element, n uint64) { each(table, e, n) })
 		if err != nil {
 			return false, fmt.Errorf("read connections of %s %s: %w", f, set, err)
 		}
@@ -59,8 +69,8 @@ func (c *Conn) dumpFrontends(f nft.Family, set nft.Set, each func(nft.Element, u
 			whole, before = after == before, after
 		}
 	}
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) {
-		return true, nil // no such map, or no table
+	if errors.Is(err, unix.ENOENT) {
+		return true, nil // no Service needs such a map
 	}
 	return whole, err
 }
@@ -78,6 +88,17 @@ func (c *Conn) dumpElements(f nft.Family, set nft.Set, each func(nft.Element, ui
 		}
 		return nil
 	})
+}
+
+// tableHandle is the number of the table, which no other one in the namespace has
+// had.
+func (c *Conn) tableHandle(f nft.Family) (handle uint64, err error) {
+	c.begin(unix.NFT_MSG_GETTABLE, f, 0)
+	err = c.ask(func(body []byte) error {
+		handle = u64(wire.First(body, nftaTableHandle))
+		return nil
+	})
+	return handle, err
 }
 
 // generation is the number of the namespace's last commit.

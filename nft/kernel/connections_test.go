@@ -25,7 +25,7 @@ func checkConnections(t *testing.T, f nft.Family) {
 	read := func() (map[string]uint64, bool) {
 		t.Helper()
 		got := make(map[string]uint64)
-		whole, err := scraper.Connections(ctx, f, func(e nft.Element, n uint64) {
+		whole, err := scraper.Connections(ctx, f, func(_ uint64, e nft.Element, n uint64) {
 			got[fmt.Sprintf("%s %s %s", e.Set, e.Key.Proto, e.Value.Comment)] = n
 		})
 		lab.Must(err)
@@ -64,13 +64,38 @@ func checkConnections(t *testing.T, f nft.Family) {
 	}
 }
 
+// TestConnectionsOfTables: a table made anew, in whichever way, is another one.
+func TestConnectionsOfTables(t *testing.T) {
+	lab, _, conn, s := programmed(t)
+	seen := make(map[uint64]bool)
+	read := func() {
+		t.Helper()
+		_, err := conn.Connections(ctx, nft.IPv4, func(table uint64, _ nft.Element, _ uint64) { seen[table] = true })
+		lab.Must(err)
+	}
+	read()
+	lab.Must(conn.Apply(ctx, change(s, nft.Delta{Add: []nft.Element{slot(9, "10.128.1.9:53")}})))
+	read()
+	if len(seen) != 1 || seen[0] {
+		t.Errorf("one table has the numbers %v", seen)
+	}
+	lab.Must(conn.Reset(ctx, sample(s)))
+	read()
+	_, err := conn.Delete(ctx, nft.IPv4)
+	lab.Must(err, conn.Reset(ctx, sample(s)))
+	read()
+	if len(seen) != 3 {
+		t.Errorf("three tables have the numbers %v", seen)
+	}
+}
+
 // TestConnectionsInterrupted: a dump beside which something changed may lack
 // elements, and is not called whole.
 func TestConnectionsInterrupted(t *testing.T) {
 	lab, ns, _, _ := programmed(t)
 	scraper := open(t, ns)
 	n := 0
-	whole, err := scraper.Connections(ctx, nft.IPv4, func(nft.Element, uint64) {
+	whole, err := scraper.Connections(ctx, nft.IPv4, func(uint64, nft.Element, uint64) {
 		n++
 		lab.Must(ns.NFT(fmt.Sprintf("add table ip neighbour%d", n)))
 	})
@@ -79,7 +104,7 @@ func TestConnectionsInterrupted(t *testing.T) {
 		t.Error("the dump is called whole")
 	}
 	first := n
-	if whole, err = scraper.Connections(ctx, nft.IPv4, func(nft.Element, uint64) { n++ }); err != nil || !whole || n >= 2*first {
+	if whole, err = scraper.Connections(ctx, nft.IPv4, func(uint64, nft.Element, uint64) { n++ }); err != nil || !whole || n >= 2*first {
 		t.Errorf("the next one: %d elements after %d, whole %v, %v", n-first, first, whole, err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 // Attributes and flags that golang.org/x/sys/unix lacks (linux/netfilter/nf_tables.h).
 const (
+	nftaTableHandle   = 4
 	nftaTableUserData = 6
 	nftaSetExpr       = 17
 	nftaSetCount      = 20
