@@ -24,6 +24,8 @@ type runOptions struct {
 	initOnly bool
 	writeTo  string
 	cleanup  bool
+	// connections is of how many Service ports metrics tell the connections.
+	connections int
 }
 
 func runCommand() *cobra.Command {
@@ -49,6 +51,7 @@ func runCommand() *cobra.Command {
 	o.addFlags(f)
 	f.BoolVar(&o.initOnly, "init-only", false, "check the kernel, set the parameters of conntrack, and end: what needs more privileges than CAP_NET_ADMIN")
 	f.StringVar(&o.writeTo, "write-config-to", "", "write the configuration, with all defaults, to this file, and end")
+	f.IntVar(&o.connections, "service-metrics", 0, "tell in metrics how many connections Service ports have had, of so many at most, those with most first; 0 tells of none")
 	f.BoolVar(&o.cleanup, "cleanup", false, "the same as kube-nft cleanup")
 	return cmd
 }
@@ -93,7 +96,7 @@ func (o *runOptions) serve(ctx context.Context) error {
 		log.Info("the kernel has what is needed; ending, as --init-only asks")
 		return nil
 	}
-	r := &runner{options: &o.options, plan: p, log: log, config: p.controller(log.Logger)}
+	r := &runner{options: &o.options, connections: o.connections, plan: p, log: log, config: p.controller(log.Logger)}
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.stop(ctx)
 	if err := r.start(ctx); err != nil {

@@ -29,11 +29,12 @@ import (
 // runner is all that runs beside the controller. What it starts ends with its
 // context, and stop waits for it.
 type runner struct {
-	options *options
-	plan    plan
-	log     *logger
-	config  controller.Config
-	cancel  context.CancelCauseFunc
+	options     *options
+	connections int // of how many Service ports metrics tell
+	plan        plan
+	log         *logger
+	config      controller.Config
+	cancel      context.CancelCauseFunc
 
 	registry *prometheus.Registry
 	recorder *event.Recorder // nil without a cluster
@@ -156,6 +157,9 @@ func (r *runner) startMetrics(ctx context.Context) error {
 	}
 	r.closeLater(func() { conn.Close() })
 	r.config.Metrics, r.config.Clients = r.registry, conn
+	if r.connections > 0 {
+		r.config.ServiceConnections, r.config.ServiceConnectionsLimit = conn, r.connections
+	}
 	r.serve(ctx, &server{what: "metrics", address: address, setting: r.options.name("metricsBindAddress"), handler: r.status.handler()},
 		"FailedToStartMetricServer")
 	return nil

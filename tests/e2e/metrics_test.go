@@ -42,12 +42,47 @@ func TestMetrics(t *testing.T) {
 			`kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="%s",traffic_policy="external"}`: "0",
 			`kube_nft_frontend_conflicts{ip_family="%s"}`:                                                   "0",
 			`kube_nft_commits_total{result="error"}`:                                                        "0",
+			`kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="%s"}`:                       "0",
+			`kubeproxy_sync_proxy_rules_endpoint_changes_pending`:                                           "0",
 		} {
 			want = strings.ReplaceAll(want, "%s", f.String())
 			if series[want] != value {
 				t.Errorf("%s is %q, want %s", want, series[want], value)
 			}
 		}
+	}
+}
+
+// TestServiceMetrics: connections of Service ports are counted, of the busiest ones.
+func TestServiceMetrics(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	for n := 1; n <= 3; n++ {
+		c.write(t, fmt.Sprintf("%d.yaml", n), withSlices(withNodePort(service(fmt.Sprint("s", n), n, servicePort("http", corev1.ProtocolTCP, 80)), uint16(30080+n)), c.a)...)
+	}
+	c.run(t, "--cluster-cidr", clusterCIDR, "--service-metrics", "4")
+	c.scrape(t) // connections count from the first reading on
+	for n := 1; n <= 2; n++ {
+		for range 10 * n {
+			for f := range families {
+				for _, dst := range []netip.AddrPort{netip.AddrPortFrom(clusterIP(n)[f], 80), netip.AddrPortFrom(outside[f], uint16(30080+n))} {
+					_, err := c.client.ask("tcp", dst, patience)
+					c.Must(err)
+				}
+			}
+		}
+	}
+	series := c.scrape(t)
+	for _, f := range families {
+		for n, want := range []string{1: "20", 2: "40", 3: ""} {
+			name := fmt.Sprintf(`kube_nft_service_connections_total{ip_family="%s",namespace="default",port="http",protocol="tcp",service="s%d"}`, f, n)
+			if n > 0 && series[name] != want {
+				t.Errorf("%s is %q, want %q", name, series[name], want)
+			}
+		}
+	}
+	if got := series["kube_nft_service_ports_omitted"]; got == "0" || got == "" {
+		t.Errorf("%q Service ports are left out", got)
 	}
 }
 
