@@ -3,8 +3,8 @@ SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 GO ?= go
 # Packages whose tests need a real kube-apiserver, which takes minutes to build.
-CLUSTER := ./tests/apiserver/... ./tests/cluster/...
-TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance)
+CLUSTER := ./tests/apiserver/... ./tests/cluster/... ./tests/manifests/...
+TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/manifests)
 
 .PHONY: build demo test test-cluster conformance race bench lint update image tools clean
 
@@ -39,8 +39,8 @@ lint: ## gofmt, vet, staticcheck, a tidy go.mod
 	$(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
 
-update: ## rewrite the golden files
-	$(GO) test ./nft/kernel ./tests ./controller/config -update
+update: ## rewrite the golden files, and deploy/kube-nft.yaml
+	$(GO) test ./nft/kernel ./tests ./controller/config ./tests/manifests -update
 
 image: ## a container image with nothing but the binary
 	docker build -t kube-nft .
