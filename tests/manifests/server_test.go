@@ -124,7 +124,7 @@ func TestRemove(t *testing.T) {
 		{"netadmin", "kube-nft:latest", []string{"/kube-nft", "cleanup"}, func(c *corev1.SecurityContext) bool {
 			return c.Capabilities != nil && slices.Contains(c.Capabilities.Add, "NET_ADMIN")
 		}},
-		{"sysadmin", "registry.k8s.io/kube-proxy:v1.37.2", []string{"kube-proxy", "--cleanup"}, func(c *corev1.SecurityContext) bool {
+		{"sysadmin", "registry.k8s.io/kube-proxy:v1.37.2", []string{"/usr/local/bin/kube-proxy", "--cleanup"}, func(c *corev1.SecurityContext) bool {
 			return c.Privileged != nil && *c.Privileged
 		}},
 	} {
