@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kube-nft/kube-nft/controller/config"
 	"github.com/kube-nft/kube-nft/tests/cluster"
 )
 
@@ -107,10 +108,10 @@ func TestChartValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := objects(t, rendered)
-	config := all["ConfigMap kube-system/kube-nft"].(*corev1.ConfigMap)
+	text := all["ConfigMap kube-system/kube-nft"].(*corev1.ConfigMap).Data["config.conf"]
 	for _, line := range []string{"clusterCIDR: 10.0.0.0/8", "kubeconfig: /var/lib/kube-nft/kubeconfig", "mode: nftables"} {
-		if !strings.Contains(config.Data["config.conf"], line) {
-			t.Errorf("no %q in\n%s", line, config.Data["config.conf"])
+		if !strings.Contains(text, line) {
+			t.Errorf("no %q in\n%s", line, text)
 		}
 	}
 	set := all["DaemonSet kube-system/kube-nft"].(*appsv1.DaemonSet)
@@ -188,29 +189,49 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// TestConfig: kube-proxy itself takes each configuration, and knows every field of it.
+// TestConfig: kube-proxy itself takes each configuration, and knows every field of it;
+// so does kube-nft, for which none of them is idle. kubeadm's is as it is.
 func TestConfig(t *testing.T) {
 	kubeProxy := program(t, cluster.Proxy)
 	for _, w := range ways {
-		if w.name == "kubeadm" {
-			continue // it uses kubeadm's own
-		}
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
-			config := objects(t, w.kustomize(t))["ConfigMap kube-system/kube-nft"].(*corev1.ConfigMap)
-			dir := t.TempDir()
-			in, out := filepath.Join(dir, "config.conf"), filepath.Join(dir, "out.conf")
-			if err := os.WriteFile(in, []byte(config.Data["config.conf"]), 0o644); err != nil {
-				t.Fatal(err)
+			object := objects(t, w.kustomize(t))["ConfigMap kube-system/kube-nft"]
+			if w.name == "kubeadm" {
+				text, err := os.ReadFile("testdata/kubeadm.yaml")
+				if err != nil {
+					t.Fatal(err)
+				}
+				object = objects(t, string(text))["ConfigMap kube-system/kube-proxy"]
 			}
-			said, err := run(t, "", "/bin/sh", "-c", fmt.Sprintf("%s --config=%s --write-config-to=%s 2>&1", kubeProxy, in, out))
-			if err != nil || strings.Contains(said, "strict") || strings.Contains(said, "unknown field") {
-				t.Errorf("%v\n%s", err, said)
+			text := object.(*corev1.ConfigMap).Data["config.conf"]
+			c, unknown, err := config.Decode([]byte(text))
+			if err != nil || len(unknown) > 0 {
+				t.Fatalf("unknown fields %v, %v", unknown, err)
 			}
-			if _, err := os.Stat(out); err != nil {
-				t.Error(err)
+			config.SetDefaults(c)
+			for _, note := range config.Notes(c) {
+				t.Errorf("%s %s has no effect: %s", note.Field, note.Value, note.Why)
 			}
+			checkKubeProxy(t, kubeProxy, text)
 		})
+	}
+}
+
+// checkKubeProxy has kube-proxy read a configuration, and no more.
+func checkKubeProxy(t *testing.T, path, config string) {
+	t.Helper()
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "config.conf"), filepath.Join(dir, "out.conf")
+	if err := os.WriteFile(in, []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	said, err := run(t, "", "/bin/sh", "-c", fmt.Sprintf("%s --config=%s --write-config-to=%s 2>&1", path, in, out))
+	if err != nil || strings.Contains(said, "strict") || strings.Contains(said, "unknown field") {
+		t.Errorf("kube-proxy: %v\n%s", err, said)
+	}
+	if _, err := os.Stat(out); err != nil {
+		t.Error(err)
 	}
 }
 
