@@ -8,11 +8,13 @@ package manifests
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -22,8 +24,11 @@ import (
 
 var update = flag.Bool("update", false, "rewrite deploy/kube-nft.yaml")
 
-// helmEnv tells the isolated process where helm is.
-const helmEnv = "MANIFESTS_TEST_HELM"
+// What the isolated process is told: where helm is, and a kube-nft that was built for it.
+const (
+	helmEnv  = "MANIFESTS_TEST_HELM"
+	builtEnv = "MANIFESTS_TEST_KUBE_NFT"
+)
 
 // TestMain builds outside the namespaces of netlab, where the network is.
 func TestMain(m *testing.M) {
@@ -35,6 +40,19 @@ func TestMain(m *testing.M) {
 		if err := buildHelm(); err != nil {
 			netlab.GiveUp(err)
 		}
+		if os.Getenv(programEnv) == "" {
+			path, err := netlab.GoBuild(context.Background(), "github.com/kube-nft/kube-nft/cmd/kube-nft")
+			if err != nil {
+				netlab.GiveUp(err)
+			}
+			if err := errors.Join(os.Setenv(programEnv, path), os.Setenv(builtEnv, path)); err != nil {
+				netlab.GiveUp(err)
+			}
+		}
+	} else if path := os.Getenv(builtEnv); path != "" {
+		code := m.Run()
+		_ = os.RemoveAll(filepath.Dir(path)) // a temporary directory
+		os.Exit(code)
 	}
 	netlab.Main(m)
 }
