@@ -6,6 +6,8 @@ RUN go mod download
 COPY . .
 RUN make build
 
+# A test builds this stage alone, with a directory in place of the first one, and runs
+# it as the DaemonSet does: tests/image.
 FROM scratch
 COPY --from=build /src/bin/kube-nft /kube-nft
 ENTRYPOINT ["/kube-nft"]
