@@ -4,9 +4,9 @@ export CGO_ENABLED ?= 0
 GO ?= go
 # Packages whose tests need a real kube-apiserver, which takes minutes to build.
 CLUSTER := ./tests/apiserver/... ./tests/cluster/... ./tests/manifests/...
-TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/manifests)
+TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/manifests -e /tests/image)
 
-.PHONY: build demo test test-cluster conformance race bench lint update image tools clean
+.PHONY: build demo test test-cluster test-image conformance race bench lint update image tools clean
 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
@@ -23,6 +23,11 @@ test: tools ## unit, kernel and end-to-end packet tests
 
 test-cluster: tools ## against a real kube-apiserver, built on first use
 	$(GO) test -timeout 30m $(TESTFLAGS) $(CLUSTER)
+
+test-image: tools ## the image in its DaemonSet, on containerd; with the API server as above
+	@command -v buildah >/dev/null && command -v containerd >/dev/null && command -v runc >/dev/null || { apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends buildah containerd runc; }
+	$(GO) test -timeout 30m $(TESTFLAGS) ./tests/image
 
 conformance: tools ## beside the real kube-proxy, built on first use
 	$(GO) test -timeout 30m ./tests/conformance $(TESTFLAGS)
