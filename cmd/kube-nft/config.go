@@ -54,7 +54,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.manifests, "manifests", "", "directory or file of Services, EndpointSlices and ServiceCIDRs, instead of a cluster")
 	f.StringVar(&o.proxyName, "service-proxy-name", "", "serve the Services alone whose label service.kubernetes.io/service-proxy-name is this, beside another proxy for all others")
 	f.BoolVar(&o.localNodePorts, "localhost-nodeports", false, "serve TCP and UDP node ports on 127.0.0.1 and ::1 too, by relaying connections: they end with kube-nft, and endpoints see the node; no sysctl is set")
-	f.StringVar(&o.hostRoot, "host-root", "/", "where proc/sys/net and sys/module of the host are mounted, to set the parameters of conntrack there: those of a container are read-only")
+	f.StringVar(&o.hostRoot, "host-root", "/", "where proc/sys/net of the host is mounted, to set the parameters of conntrack there: that of a container is read-only")
 	f.BoolVar(&o.counters, "counters", true, "count new connections of each frontend")
 }
 

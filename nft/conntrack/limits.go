@@ -30,25 +30,24 @@ type Limits struct {
 // kube-proxy: every entry takes about 320 bytes.
 const maxEntries = 1 << 20
 
-// Where the parameters are, below the root. All but hashsize belong to the network
+// Where the parameters are, below the root. All but buckets belong to the network
 // namespace.
 const (
 	sysctls  = "proc/sys/net/netfilter"
-	hashsize = "sys/module/nf_conntrack/parameters/hashsize"
+	buckets = sysctls + "/nf_conntrack_buckets" // what kube-proxy writes as the module's hashsize
 	online   = "sys/devices/system/cpu/online"
 )
 
 // Apply writes the parameters that differ. A limit of entries is only raised. What
 // cannot be written is logged, one line each, and stays as it is. root is "/", or
-// where proc/sys and sys/module of the host are mounted: those of a container are
-// read-only.
+// where proc/sys/net of the host is mounted: that of a container is read-only.
 //
 // The hash table is the whole machine's, whatever the namespace: it is made larger
 // only if the limit of entries, which only the first namespace can set, was.
 func (l Limits) Apply(root string, log *slog.Logger) {
 	p := params{root, log}
 	if n := l.entries(root); n > 0 && p.raise(filepath.Join(sysctls, "nf_conntrack_max"), n) {
-		p.raise(hashsize, n/4) // four entries a bucket, as in kube-proxy
+		p.raise(buckets, n/4) // four entries a bucket, as in kube-proxy
 	}
 	liberal := 0
 	if l.TCPBeLiberal {

@@ -66,7 +66,7 @@ func TestDaemonSet(t *testing.T) {
 	s.drift(clusterIP)
 	s.end(pod, clusterIP)
 	t.Run("version", func(t *testing.T) { checkVersion(t, s, set) })
-	t.Run("init container without privileges", func(t *testing.T) { checkUnprivileged(t, s, set) })
+	t.Run("init container without the node's parameters", func(t *testing.T) { checkReadOnly(t, s, set) })
 }
 
 // checkProbes shows that each probe of the manifest is one that passes, and so would
@@ -235,14 +235,14 @@ func checkVersion(t *testing.T, s *site, set *appsv1.DaemonSet) {
 	}
 }
 
-// checkUnprivileged gives the init container no more than the other one has: it sets
-// nothing, says so, and is no reason not to start.
-func checkUnprivileged(t *testing.T, s *site, set *appsv1.DaemonSet) {
+// checkReadOnly leaves the init container with the parameters that every container has:
+// it sets nothing, says so, and is no reason not to start.
+func checkReadOnly(t *testing.T, s *site, set *appsv1.DaemonSet) {
 	s.Must(s.node.Sysctl("net.netfilter.nf_conntrack_tcp_timeout_established", "1000"))
 	pod := kubelet.DaemonPod(set, nodeName)
-	pod.Name += "-unprivileged"
+	pod.Name += "-read-only"
 	c := pod.Spec.InitContainers[0]
-	c.SecurityContext = pod.Spec.Containers[0].SecurityContext
+	c.Args = slices.DeleteFunc(c.Args, func(arg string) bool { return strings.HasPrefix(arg, "--host-root") })
 	pod.Spec.InitContainers, pod.Spec.Containers = nil, []corev1.Container{c}
 	code, log := runToEnd(t, s, pod, c.Name)
 	if code != 0 || !strings.Contains(log, filepath.Base(establishedFile)) {

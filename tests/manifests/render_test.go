@@ -252,8 +252,8 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
-// TestPrivileges: what runs all the time has CAP_NET_ADMIN alone, and writes no file;
-// only what sets kernel parameters, once, is privileged.
+// TestPrivileges: each container has CAP_NET_ADMIN alone, and writes no file of its
+// own; only what sets kernel parameters, once, has something of the node's.
 func TestPrivileges(t *testing.T) {
 	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
@@ -272,10 +272,18 @@ func TestPrivileges(t *testing.T) {
 				if c.Args[1] != "--init-only" || len(pod.InitContainers) != 1 {
 					t.Errorf("%d init containers, with arguments %v", len(pod.InitContainers), c.Args)
 				}
+				if d := cmp.Diff(want, c.SecurityContext); d != "" {
+					t.Errorf("init container (-want +got):\n%s", d)
+				}
 			}
 			for _, v := range pod.Volumes {
-				if v.ConfigMap == nil {
-					t.Errorf("volume %s is more than a ConfigMap", v.Name)
+				if v.ConfigMap == nil && (v.HostPath == nil || v.HostPath.Path != "/proc/sys/net" || len(pod.InitContainers) == 0) {
+					t.Errorf("volume %s is more than a ConfigMap, and not what sets parameters needs", v.Name)
+				}
+			}
+			for _, m := range pod.Containers[0].VolumeMounts {
+				if m.Name == "sysctl" || !m.ReadOnly {
+					t.Errorf("mount %s: of what runs all the time", m.Name)
 				}
 			}
 			if pod.HostPID || pod.HostIPC || !pod.HostNetwork {

@@ -68,6 +68,19 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
+{{/* security is all that either container may do. */}}
+{{- define "kube-nft.security" -}}
+runAsUser: 0
+privileged: false
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+  add: [NET_ADMIN]
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
 {{/* args are those of both containers. */}}
 {{- define "kube-nft.args" -}}
 - --config={{ include "kube-nft.dir" . }}/config.conf
