@@ -230,6 +230,7 @@ func TestAPIUnreachable(t *testing.T) {
 			}
 			return nil
 		})
+		server.Listener.Close() // or a watch begins between the next two, and Close waits for it
 		server.CloseClientConnections()
 		server.Close()
 		eventually(t, func() error {
