@@ -27,10 +27,11 @@ const (
 	ControllerManager Program = "kube-controller-manager"
 	Proxy             Program = "kube-proxy"
 	Kubectl           Program = "kubectl"
+	Kubeadm           Program = "kubeadm"
 )
 
 // Programs are all of them.
-var Programs = []Program{Etcd, APIServer, ControllerManager, Proxy, Kubectl}
+var Programs = []Program{Etcd, APIServer, ControllerManager, Proxy, Kubectl, Kubeadm}
 
 // Build finds programs in the user's cache directory, and builds there what is
 // missing. It returns their paths, in order. To build takes seconds for etcd, minutes
@@ -93,6 +94,7 @@ var sources = map[Program]program{
 	ControllerManager: {name: ControllerManager, module: kubernetes, path: kubernetes + "/cmd/kube-controller-manager", ldflags: versionFlags},
 	Proxy:             {name: Proxy, module: kubernetes, path: kubernetes + "/cmd/kube-proxy", ldflags: versionFlags},
 	Kubectl:           {name: Kubectl, module: kubernetes, path: kubernetes + "/cmd/kubectl", ldflags: versionFlags},
+	Kubeadm:           {name: Kubeadm, module: kubernetes, path: kubernetes + "/cmd/kubeadm", ldflags: versionFlags},
 }
 
 const kubernetes = "k8s.io/kubernetes"
