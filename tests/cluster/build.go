@@ -60,15 +60,18 @@ func Build(ctx context.Context, log *slog.Logger, programs ...Program) (paths []
 type Binaries struct {
 	Etcd      string // etcd; one that is too old for streamed lists will do otherwise
 	APIServer string // kube-apiserver
+	// ControllerManager is wanted by a Cluster with controllers only.
+	ControllerManager string
 }
 
 // complete fills in what is empty.
-func (b Binaries) complete(ctx context.Context, log *slog.Logger) (Binaries, error) {
+func (b Binaries) complete(ctx context.Context, log *slog.Logger, controllers bool) (Binaries, error) {
 	for _, want := range []struct {
 		path    *string
 		program Program
-	}{{&b.Etcd, Etcd}, {&b.APIServer, APIServer}} {
-		if *want.path != "" {
+		wanted  bool
+	}{{&b.Etcd, Etcd, true}, {&b.APIServer, APIServer, true}, {&b.ControllerManager, ControllerManager, controllers}} {
+		if *want.path != "" || !want.wanted {
 			continue
 		}
 		paths, err := Build(ctx, log, want.program)

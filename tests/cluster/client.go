@@ -33,10 +33,19 @@ func (c *Cluster) Client(user string) *http.Client {
 // ClientVia is Client by another way than Config.Dial, from another network
 // namespace say.
 func (c *Cluster) ClientVia(user string, dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Client {
+	return c.tokenClient(c.tokens[user], dial)
+}
+
+// TokenClient is Client for whoever has a token, of a service account say.
+func (c *Cluster) TokenClient(token string) *http.Client {
+	return c.tokenClient(token, c.config.Dial)
+}
+
+func (c *Cluster) tokenClient(token string, dial func(ctx context.Context, network, address string) (net.Conn, error)) *http.Client {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(c.roots)
 	return &http.Client{Transport: bearer{
-		token: c.tokens[user],
+		token: token,
 		next: &http.Transport{
 			DialContext:       dial,
 			TLSClientConfig:   &tls.Config{RootCAs: roots},

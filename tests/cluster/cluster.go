@@ -2,8 +2,9 @@
 
 // Package cluster starts a Kubernetes API for a test: a real kube-apiserver on a
 // real etcd, with authentication, RBAC and ClusterIP allocation as they are in
-// production. There are no controllers, kubelets or nodes: nothing writes an
-// EndpointSlice or a ServiceAccount's token but the test itself.
+// production. There are no kubelets or nodes, and no controllers but those of a real
+// kube-controller-manager that Config.Controllers names: without them nothing writes
+// an EndpointSlice or a ServiceAccount but the test itself.
 //
 // etcd listens on Unix sockets only, so a Cluster takes one TCP port and several
 // may run side by side. Every child dies with the test process.
@@ -15,17 +16,13 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,26 +34,8 @@ import (
 	"time"
 )
 
-// Admin is the user that may do everything. Every Cluster has it.
-const Admin = "admin"
-
 // startLimit bounds Start and Restart when their context has no deadline.
 const startLimit = 3 * time.Minute
-
-// User is somebody whom the server knows by a token. A user other than Admin may
-// do what RBAC objects, written by the test, allow.
-type User struct {
-	Name   string
-	Groups []string // without system:authenticated, which the server adds
-}
-
-// ServiceAccount returns the user as which a pod with that service account acts.
-func ServiceAccount(namespace, name string) User {
-	return User{
-		Name:   "system:serviceaccount:" + namespace + ":" + name,
-		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace},
-	}
-}
 
 type commandFunc func(ctx context.Context, name string, args ...string) *exec.Cmd
 
@@ -81,6 +60,9 @@ type Config struct {
 	Advertise netip.Addr
 	// Users are the users besides Admin.
 	Users []User
+	// Controllers are those that a kube-controller-manager runs, which is started if
+	// there is one: "endpointslice-controller", say.
+	Controllers []string
 	// Args are more arguments to kube-apiserver; the last one of a name holds.
 	Args []string
 	// Command makes the commands that run in the cluster's network namespace. It
@@ -103,12 +85,13 @@ type Cluster struct {
 	CAFile    string         // what to trust for URL, PEM
 	StartTook time.Duration  // from starting etcd until the API was ready
 
-	config Config
-	dir    string // certificates, kubeconfigs, logs, etcd's data; gone after Stop
-	tokens map[string]string
-	client *http.Client // Admin's
-	roots  []byte       // contents of CAFile
-	etcd   *process
+	config  Config
+	dir     string // certificates, kubeconfigs, logs, etcd's data; gone after Stop
+	tokens  map[string]string
+	client  *http.Client // Admin's
+	roots   []byte       // contents of CAFile
+	etcd    *process
+	manager *process // nil without Config.Controllers
 
 	mu     sync.Mutex
 	server *process
@@ -170,7 +153,7 @@ func (c Config) complete(ctx context.Context) (Config, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	if c.Binaries, err = c.Binaries.complete(ctx, c.Log); err != nil {
+	if c.Binaries, err = c.Binaries.complete(ctx, c.Log, len(c.Controllers) > 0); err != nil {
 		return c, err
 	}
 	if !c.Listen.IsValid() {
@@ -227,9 +210,9 @@ func (c *Cluster) start(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends both processes and removes the Cluster's files. It is idempotent.
+// Stop ends all processes and removes the Cluster's files. It is idempotent.
 func (c *Cluster) Stop() error {
-	return errors.Join(c.Kill(), c.etcd.stop(), os.RemoveAll(c.dir))
+	return errors.Join(c.manager.stop(), c.Kill(), c.etcd.stop(), os.RemoveAll(c.dir))
 }
 
 // Kill ends the kube-apiserver at once, as a crash would, and leaves etcd and all
@@ -245,7 +228,7 @@ func (c *Cluster) Kill() error {
 }
 
 // Restart starts a kube-apiserver on the same address and port, after killing one
-// that runs, and returns when it is ready.
+// that runs, and returns when it is ready. Controllers start anew.
 func (c *Cluster) Restart(ctx context.Context) error {
 	ctx, cancel := withLimit(ctx)
 	defer cancel()
@@ -259,7 +242,10 @@ func (c *Cluster) Restart(ctx context.Context) error {
 		return err
 	}
 	c.server = p
-	return c.awaitReady(ctx, p)
+	if err := c.awaitReady(ctx, p); err != nil {
+		return err
+	}
+	return c.restartManager(ctx)
 }
 
 // PID returns the process id of kube-apiserver, 0 if none runs.
@@ -275,7 +261,7 @@ func (c *Cluster) PID() int {
 // Logs returns the last lines of each process's log.
 func (c *Cluster) Logs(lines int) string {
 	var b strings.Builder
-	for _, name := range []string{"etcd", "kube-apiserver"} {
+	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager"} {
 		text, err := os.ReadFile(c.logFile(name))
 		if err != nil {
 			continue // it has not started
@@ -413,59 +399,6 @@ func (c *Cluster) writeCertificates() error {
 		writeKey(filepath.Join(c.dir, "server.key"), key),
 		writeKey(filepath.Join(c.dir, "accounts.key"), accounts),
 	)
-}
-
-// writeUsers gives each user a token and a kubeconfig, and Admin a client.
-func (c *Cluster) writeUsers() error {
-	var err error
-	if c.roots, err = os.ReadFile(c.CAFile); err != nil {
-		return err
-	}
-	var tokens bytes.Buffer
-	w := csv.NewWriter(&tokens)
-	for _, u := range append([]User{{Name: Admin, Groups: []string{"system:masters"}}}, c.config.Users...) {
-		if c.tokens[u.Name] != "" {
-			return fmt.Errorf("two users named %q", u.Name)
-		}
-		token := rand.Text()
-		c.tokens[u.Name] = token
-		if err := w.Write([]string{token, u.Name, u.Name, strings.Join(u.Groups, ",")}); err != nil {
-			return err
-		}
-		if err := os.WriteFile(c.Kubeconfig(u.Name), c.kubeconfig(token), 0o600); err != nil {
-			return err
-		}
-	}
-	w.Flush()
-	c.client = c.Client(Admin)
-	return os.WriteFile(filepath.Join(c.dir, "tokens.csv"), tokens.Bytes(), 0o600)
-}
-
-// Kubeconfig returns the path of the kubeconfig file of a user in Config.Users,
-// or of Admin.
-func (c *Cluster) Kubeconfig(user string) string {
-	return filepath.Join(c.dir, url.PathEscape(user)+".kubeconfig")
-}
-
-func (c *Cluster) kubeconfig(token string) []byte {
-	return fmt.Appendf(nil, `apiVersion: v1
-kind: Config
-clusters:
-- name: test
-  cluster:
-    server: %q
-    certificate-authority: %q
-users:
-- name: test
-  user:
-    token: %q
-contexts:
-- name: test
-  context:
-    cluster: test
-    user: test
-current-context: test
-`, c.URL, c.CAFile, token)
 }
 
 func withLimit(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -38,7 +38,7 @@ const (
 // TestMain builds outside the namespaces of netlab, where the network is.
 func TestMain(m *testing.M) {
 	if !netlab.Isolated() {
-		if _, err := Build(context.Background(), slog.Default(), Etcd, APIServer); err != nil {
+		if _, err := Build(context.Background(), slog.Default(), Etcd, APIServer, ControllerManager, Kubectl); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
