@@ -3,14 +3,12 @@
 package apiserver
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+
+	"github.com/kube-nft/kube-nft/tests/cluster"
 )
 
 // request is one of kube-nft's, as the server's audit log tells.
@@ -37,42 +35,17 @@ func (r request) lists() bool {
 func (s *site) writeAuditPolicy() string {
 	s.t.Helper()
 	path := filepath.Join(s.t.TempDir(), "policy.yaml")
-	s.Must(os.WriteFile(path, []byte(`apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-- level: Metadata
-  users: [`+user.Name+`]
-- level: None
-`), 0o644))
+	s.Must(os.WriteFile(path, cluster.AuditPolicy(user.Name), 0o644))
 	return path
 }
 
 // requests returns kube-nft's requests so far, each once.
 func (s *site) requests() (all []request) {
 	s.t.Helper()
-	text, err := os.ReadFile(s.auditLog)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	logged, err := cluster.Requests(s.auditLog)
 	s.Must(err)
-	seen := make(map[string]bool)
-	for line := range bytes.Lines(text) {
-		var event struct {
-			AuditID, Verb, RequestURI string
-			ObjectRef                 struct{ Resource, Subresource string }
-			ResponseStatus            struct{ Code int }
-		}
-		if err := json.Unmarshal(line, &event); err != nil {
-			continue // the line is being written
-		}
-		if seen[event.AuditID] { // a watch is logged when it begins and when it ends
-			continue
-		}
-		seen[event.AuditID] = true
-		uri, err := url.Parse(event.RequestURI)
-		s.Must(err)
-		all = append(all, request{event.Verb, event.ObjectRef.Resource, event.ObjectRef.Subresource, uri.Query(), event.ResponseStatus.Code})
+	for _, r := range logged {
+		all = append(all, request{r.Verb, r.Resource, r.Subresource, r.Query, r.Code})
 	}
 	return all
 }

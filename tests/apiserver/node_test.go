@@ -39,7 +39,7 @@ func TestNode(t *testing.T) {
 	s.do(http.MethodDelete, nodesPath+"/"+nodeName, nil, nil)
 	s.createService("later", 1)
 	check([]netip.Addr{nodeAddrs[0], otherAddrs[1]}, []netip.Addr{otherAddrs[0], nodeAddrs[1]})
-	for _, event := range m.events() {
+	for _, event := range m.Events() {
 		if strings.HasPrefix(event, "delete") && strings.Contains(event, nodeAddrs[0].String()) {
 			t.Errorf("deleting the Node changed the tables: %s", event)
 		}
@@ -67,7 +67,7 @@ func TestRestart(t *testing.T) {
 		s.answers(s.client, "tcp", netip.AddrPortFrom(nodeAddrs[1], web.nodePort), "pod-1", "pod-2")
 	}
 	stop()
-	if events := m.events(); len(events) > 0 {
+	if events := m.Events(); len(events) > 0 {
 		t.Errorf("10 restarts changed the tables:\n%s", strings.Join(events, "\n"))
 	}
 }

@@ -48,7 +48,7 @@ func TestScale(t *testing.T) {
 	t.Logf("restarted: adopted everything %v after its start; resident %s", agent.awaitProgrammed().Round(time.Millisecond), agent.resident())
 	agent.end(syscall.SIGTERM)
 	stop()
-	if events := m.events(); len(events) > 0 {
+	if events := m.Events(); len(events) > 0 {
 		t.Errorf("a restart changed the tables, %d times: %s …", len(events), events[0])
 	}
 

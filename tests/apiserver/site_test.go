@@ -5,11 +5,8 @@ package apiserver
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -137,54 +134,16 @@ func (s *site) serve() {
 	}
 }
 
-// answers waits until exactly these servers answer; with none, until nobody does:
-// then either every client is told so, or all are left waiting, as at an address
-// that is no Service's any more.
+// answers waits until exactly these servers answer; with none, until nobody does.
 func (s *site) answers(from *netlab.Namespace, network string, to netip.AddrPort, servers ...string) {
 	s.t.Helper()
-	s.answersWithin(soon, from, network, to, servers...)
+	s.Answers(soon, from, network, to, servers...)
 }
 
-// answersWithin is answers for changes that take their time. It asks now and then
-// only: what the kernel tracks of a question outlives it by minutes, and one that
-// comes from the same port again is treated as the first one was.
+// answersWithin is answers for changes that take their time.
 func (s *site) answersWithin(within time.Duration, from *netlab.Namespace, network string, to netip.AddrPort, servers ...string) {
 	s.t.Helper()
-	deadline, tick := time.After(within), time.NewTicker(50*time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := s.ask(from, network, to, servers...)
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			s.t.Fatalf("after %v: %v", within, err)
-		}
-	}
-}
-
-// ask is answers without the wait.
-func (s *site) ask(from *netlab.Namespace, network string, to netip.AddrPort, servers ...string) error {
-	ctx := context.Background()
-	enough := 24 // for each of two servers to answer, but for one time in millions
-	var opts []netlab.Option
-	if len(servers) == 0 {
-		enough, opts = 8, []netlab.Option{netlab.Timeout(200 * time.Millisecond)}
-	}
-	ask := func() (netlab.Answer, error) { return from.Ask(ctx, network, to, opts...) }
-	if a, err := ask(); (err == nil) != (len(servers) > 0) {
-		return fmt.Errorf("%s %s from %s: answer by %q, %v, want [%s]", network, to, from.Name(), a.Server, err, strings.Join(servers, " "))
-	}
-	tally := netlab.Many(ctx, enough, 2, func(int) (netlab.Answer, error) { return ask() })
-	told := tally.Errors[netlab.ErrUnreachable] + tally.Errors[netlab.ErrRefused] + tally.Errors[netlab.ErrFiltered]
-	alike := told == enough || tally.Errors[netlab.ErrTimeout] == enough
-	got := slices.Sorted(maps.Keys(tally.Servers))
-	if !slices.Equal(got, servers) || (len(servers) > 0 && tally.Failed() > 0) || (len(servers) == 0 && !alike) {
-		return fmt.Errorf("%s %s from %s: %v, want answers by [%s]", network, to, from.Name(), tally, strings.Join(servers, " "))
-	}
-	return nil
+	s.Answers(within, from, network, to, servers...)
 }
 
 // traffic asks for as long as the test wants, every 10 ms, each time over a new

@@ -62,13 +62,13 @@ func TestHeadless(t *testing.T) {
 		s.do(http.MethodPost, slicesPath, slice, nil)
 		s.setEndpoints("headless", v6, 2)
 	}
-	if events := m.events(); len(events) > 0 {
+	if events := m.Events(); len(events) > 0 {
 		t.Errorf("a headless Service changed the tables:\n%s", strings.Join(events, "\n"))
 	}
 	// One that comes later is there: so the headless one has not merely not come yet.
 	web := s.createService("web", 1)
 	s.answers(s.client, "tcp", web.at(true), "pod-1")
-	for _, event := range m.events() {
+	for _, event := range m.Events() {
 		if strings.Contains(event, podAddr(2, false).String()) || strings.Contains(event, podAddr(2, true).String()) {
 			t.Errorf("an endpoint of the headless Service is in the tables: %s", event)
 		}

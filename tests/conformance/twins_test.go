@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/kube-nft/kube-nft/tests/cluster"
 	"github.com/kube-nft/kube-nft/tests/netlab"
+	"github.com/kube-nft/kube-nft/tests/process"
 )
 
 // twins are two sites and the API that both read.
@@ -25,8 +27,8 @@ type twins struct {
 	api          *cluster.Cluster
 	ours, theirs *site
 	kubeconfig   string
-	ourProxy     *process
-	theirProxy   *process
+	ourProxy     *process.Process
+	theirProxy   *process.Process
 	objects      map[string]any // what is written, by path
 	zone         string
 	sentinel     plan
@@ -83,7 +85,7 @@ func (w *twins) startProxies(c settings) {
 		if try == maxStarts {
 			w.t.Fatalf("kube-proxy was started %d times: %v", try, err)
 		}
-		w.theirProxy.kill()
+		w.theirProxy.End(syscall.SIGKILL)
 	}
 }
 
@@ -93,15 +95,15 @@ const maxStarts = 5
 // restartOurs has another kube-nft take over.
 func (w *twins) restartOurs() {
 	w.t.Helper()
-	w.ourProxy.kill()
+	w.ourProxy.End(syscall.SIGKILL)
 	w.ourProxy = w.ours.runOurs(w.t, w.kubeconfig, w.settings)
 }
 
 // restart has others take over, with other settings.
 func (w *twins) restart(c settings) {
 	w.t.Helper()
-	w.ourProxy.kill()
-	w.theirProxy.kill()
+	w.ourProxy.End(syscall.SIGKILL)
+	w.theirProxy.End(syscall.SIGKILL)
 	w.startProxies(c)
 }
 
@@ -191,7 +193,7 @@ func (w *twins) sentinelTarget() int32 { return []int32{8080, 9090}[w.generation
 // generation.
 func (w *twins) askSentinel(s *site, f int) error {
 	w.t.Helper()
-	w.Must(w.ourProxy.alive(), w.theirProxy.alive())
+	w.Must(w.ourProxy.Gone(), w.theirProxy.Gone())
 	at := netip.AddrPortFrom(w.sentinel.clusterIPs()[f], uint16(w.sentinelPort()))
 	want := fmt.Sprintf("%s:%d", map[string]string{"zone-a": "a", "zone-b": "b"}[w.zone], w.sentinelTarget())
 	for range 16 { // each of several endpoints may answer as wanted now and then
