@@ -52,3 +52,13 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(code)
 }
+
+// programOf returns the path of a program that TestMain has built.
+func programOf(t *testing.T, p cluster.Program) string {
+	t.Helper()
+	paths, err := cluster.Build(t.Context(), slog.Default(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths[0]
+}
