@@ -48,6 +48,9 @@ type node struct {
 const (
 	clusterCIDR = "10.244.0.0/16,fd00:10:244::/48"
 	soon        = 20 * time.Second // for what should take milliseconds, on a busy machine
+	// patience is for kube-nft to come back after an outage: it asks again after up
+	// to 20 s (source.apiBackoff), and may have to do so thrice.
+	patience = 65 * time.Second
 	// manifests are what operators apply.
 	manifests = "../../deploy/kustomize/base"
 )
