@@ -3,6 +3,7 @@
 package rollout
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -209,9 +210,26 @@ func (s *site) kubectl(input string, args ...string) string {
 	return out
 }
 
+// requests are those of kube-nft so far.
+func (s *site) requests() []cluster.Request {
+	s.t.Helper()
+	all, err := cluster.Requests(s.auditLog)
+	s.Must(err)
+	return all
+}
+
 func addrs(texts ...string) (all []netip.Addr) {
 	for _, text := range texts {
 		all = append(all, netip.MustParseAddr(text))
 	}
 	return all
+}
+
+// wantStatus returns an error unless err is an answer with this HTTP status.
+func wantStatus(err error, status int) error {
+	var got *cluster.StatusError
+	if errors.As(err, &got) && got.Code == status {
+		return nil
+	}
+	return fmt.Errorf("want an answer with status %d: %w", status, err)
 }
