@@ -16,6 +16,13 @@ var kubeProxyAccount = cluster.ServiceAccount("kube-system", "kube-proxy")
 // the first time.
 const programmed = "everything is programmed"
 
+// Where kubelets and load balancers ask.
+const (
+	healthz = "http://127.0.0.1:10256/healthz"
+	livez   = "http://127.0.0.1:10256/livez"
+	readyz  = "http://127.0.0.1:10256/readyz"
+)
+
 func agentProgram() string { return os.Getenv(programEnv) }
 
 // startAgent starts kube-nft on a node.

@@ -3,9 +3,12 @@
 package rollout
 
 import (
+	"net/http"
 	"net/netip"
 	"syscall"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kube-nft/kube-nft/tests/netlab"
 )
@@ -112,4 +115,65 @@ type sourceError struct {
 
 func (e *sourceError) Error() string {
 	return "the server sees " + e.from + " as " + e.got.String() + ", want " + e.want.String()
+}
+
+// TestNodeGoes drains a node, deletes its Node object and makes it anew. Load
+// balancers are told to stay away, while the probe that would restart kube-nft is
+// content and traffic goes on.
+func TestNodeGoes(t *testing.T) {
+	s := newSite(t, 2)
+	n := s.nodes[0]
+	web := s.apply("web", "web", "type: NodePort")
+	for _, n := range s.nodes {
+		s.createPod(n, "web")
+		s.createPod(n, "shop")
+	}
+	agent := s.runAgents()[0]
+	all := names(s.podsOf("web"))
+	s.Answers(soon, s.client, "tcp", web.atNode(n, "tcp", 0), all...)
+	s.Answers(soon, s.client, "tcp", web.atNode(s.nodes[1], "tcp", 0), all...)
+	tr := s.startTraffic(s.flowsTo(web))
+	good := func() {
+		t.Helper()
+		agent.AwaitStatus(soon, healthz, http.StatusOK)
+		agent.AwaitStatus(soon, livez, http.StatusOK)
+	}
+	drains := func() {
+		t.Helper()
+		agent.AwaitStatus(soon, healthz, http.StatusServiceUnavailable)
+		agent.AwaitStatus(soon, livez, http.StatusOK)
+	}
+	good()
+	path := nodesPath + "/" + n.Name()
+	s.patch(path, map[string]any{"spec": map[string]any{"taints": []corev1.Taint{
+		{Key: "ToBeDeletedByClusterAutoscaler", Value: "1", Effect: corev1.TaintEffectNoSchedule},
+	}}})
+	drains()
+	s.patch(path, map[string]any{"spec": map[string]any{"taints": nil}})
+	good()
+	// What keeps the object for a while has it be seen with a deletionTimestamp.
+	s.patch(path, map[string]any{"metadata": map[string]any{"finalizers": []string{"example.com/wait"}}})
+	s.kubectl("", "delete", "node", n.Name(), "--wait=false")
+	drains()
+	s.patch(path, map[string]any{"metadata": map[string]any{"finalizers": nil}})
+	s.Eventually(soon, func() error {
+		return wantStatus(s.api.Do(t.Context(), http.MethodGet, path, nil, nil), http.StatusNotFound)
+	})
+	drains()
+	tr.goOn(s)
+	s.createNode(n, nil)
+	good()
+	tr.goOn(s)
+	s.lossless(tr, "a node drained, deleted and made anew")
+
+	// A Node of the same name that is another machine.
+	moved := n.addrs
+	s.kubectl("", "delete", "node", n.Name())
+	s.move(n, "192.0.2.50", "2001:db8::50")
+	s.createNode(n, nil)
+	for f := range families {
+		s.Answers(soon, s.client, "tcp", web.atNode(n, "tcp", f), all...)
+		s.Answers(soon, s.client, "tcp", netip.AddrPortFrom(moved[f], web.nodePorts["tcp"]))
+	}
+	agent.AwaitStatus(soon, healthz, http.StatusOK)
 }

@@ -63,6 +63,8 @@ func TestOutage(t *testing.T) {
 	agents[2] = s.startAgent(s.nodes[2])
 	agents[2].Await(soon, unanswered)
 	<-away
+	agents[2].AwaitStatus(soon, livez, http.StatusOK)
+	agents[2].AwaitStatus(soon, readyz, http.StatusServiceUnavailable)
 	if lines := agents[2].Logged(programmed); len(lines) > 0 {
 		t.Errorf("kube-nft took what it cannot know for programmed: %v", lines)
 	}
@@ -80,6 +82,7 @@ func TestOutage(t *testing.T) {
 	s.reapPod(doomed)
 	for i, agent := range agents {
 		agent.Await(patience, programmed)
+		agent.AwaitStatus(soon, readyz, http.StatusOK)
 		if i != 2 {
 			agent.Await(patience, answersAgain)
 		}

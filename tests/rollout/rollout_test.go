@@ -66,8 +66,12 @@ func TestRollout(t *testing.T) {
 		if plan[i].order == handover {
 			proxies[i].End(syscall.SIGTERM)
 		}
-		agents[i] = s.startAgent(n, "--metrics-bind-address", agentMetrics)
-		agents[i].Await(soon, programmed)
+		flags, ready := []string(nil), readyz
+		if plan[i].order == overlap {
+			flags, ready = otherPorts, "http://127.0.0.1:10356/readyz"
+		}
+		agents[i] = s.startAgent(n, flags...)
+		agents[i].AwaitStatus(soon, ready, http.StatusOK)
 		tr.goOn(s)
 		proxies[i].End(syscall.SIGTERM)
 		s.cleanProxy(n)
@@ -200,8 +204,8 @@ func needIptables(t *testing.T) {
 	}
 }
 
-// agentMetrics is where kube-nft serves metrics while kube-proxy has its usual ports.
-const agentMetrics = "127.0.0.1:10349"
+// otherPorts are kube-nft's while kube-proxy has the usual ones.
+var otherPorts = []string{"--healthz-bind-address", "0.0.0.0:10356", "--metrics-bind-address", "127.0.0.1:10349"}
 
 // startProxy starts kube-proxy on a node.
 func (s *site) startProxy(n *node, mode string) *process.Process {
@@ -227,7 +231,7 @@ func (s *site) awaitProxy(n *node) {
 		return nil
 	})
 	s.Eventually(soon, func() error {
-		status, text, err := process.Get(n.Namespace, "http://127.0.0.1:10256/healthz")
+		status, text, err := process.Get(n.Namespace, healthz)
 		if err == nil && status != http.StatusOK {
 			err = fmt.Errorf("/healthz of kube-proxy on %s: %d %s", n.Name(), status, text)
 		}
