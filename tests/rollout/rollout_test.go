@@ -24,9 +24,11 @@ type order string
 const (
 	// overlap has both run for a while, on different ports.
 	overlap order = "overlap"
-	// handover stops the one, whose tables stay, before it starts the other: what
-	// DaemonSets do that choose their nodes by a label.
+	// handover stops the one, whose tables stay, before it starts the other.
 	handover order = "handover"
+	// atOnce starts the other while the one is about to end: what DaemonSets do that
+	// choose their nodes by a label. The other waits for its ports.
+	atOnce order = "at once"
 )
 
 // TestRollout hands five nodes over from kube-proxy to kube-nft and back, node by
@@ -43,7 +45,7 @@ func TestRollout(t *testing.T) {
 	plan := []struct {
 		mode  string
 		order order
-	}{{"nftables", overlap}, {"nftables", handover}, {"nftables", overlap}, {"nftables", handover}, {"iptables", handover}}
+	}{{"nftables", overlap}, {"nftables", handover}, {"nftables", atOnce}, {"iptables", overlap}, {"iptables", handover}}
 	proxies, agents := make([]*process.Process, len(plan)), make([]*process.Process, len(plan))
 	for i, n := range s.nodes {
 		proxies[i] = s.startProxy(n, plan[i].mode)
@@ -71,6 +73,9 @@ func TestRollout(t *testing.T) {
 			flags, ready = otherPorts, "http://127.0.0.1:10356/readyz"
 		}
 		agents[i] = s.startAgent(n, flags...)
+		if plan[i].order == atOnce {
+			proxies[i].End(syscall.SIGTERM)
+		}
 		agents[i].AwaitStatus(soon, ready, http.StatusOK)
 		tr.goOn(s)
 		proxies[i].End(syscall.SIGTERM)
@@ -91,6 +96,9 @@ func TestRollout(t *testing.T) {
 			agents[i].End(syscall.SIGTERM)
 		}
 		proxies[i] = s.startProxy(n, plan[i].mode)
+		if plan[i].order == atOnce {
+			agents[i].End(syscall.SIGTERM)
+		}
 		s.awaitProxy(n)
 		tr.goOn(s)
 		agents[i].End(syscall.SIGTERM)
