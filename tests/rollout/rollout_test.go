@@ -148,48 +148,6 @@ func TestWrongOrder(t *testing.T) {
 	}
 }
 
-// TestLeftBehind has Services change while kube-nft serves a node on which kube-proxy's
-// rules are still there, as they are between the two steps of a handover. What
-// kube-nft serves it serves as it is now; only what is no Service any more is
-// kube-proxy's until the cleanup.
-func TestLeftBehind(t *testing.T) {
-	needIptables(t)
-	s := newSite(t, 2)
-	gone := s.apply("gone", "web")
-	empty, moves := s.apply("empty", "late", "type: NodePort"), s.apply("moves", "moves", "type: NodePort")
-	s.createPod(s.nodes[1], "web")
-	old := s.createPod(s.nodes[0], "moves")
-	proxies := []*process.Process{s.startProxy(s.nodes[0], "nftables"), s.startProxy(s.nodes[1], "iptables")}
-	for i, n := range s.nodes {
-		s.awaitProxy(n)
-		s.seen(n, gone, s.podsOf("web")...)
-		s.seen(n, moves, old)
-		s.seen(n, empty)
-		proxies[i].End(syscall.SIGTERM)
-	}
-	s.runAgents()
-	late, newer := s.createPod(s.nodes[1], "late"), s.createPod(s.nodes[1], "moves")
-	s.reapPod(old)
-	s.kubectl("", "delete", "service", "gone")
-	check := func(leftOfGone ...*pod) {
-		t.Helper()
-		for _, n := range s.nodes {
-			s.seen(n, empty, late)
-			s.seen(n, moves, newer)
-			s.seen(n, gone, leftOfGone...)
-			for f := range families {
-				s.Answers(soon, s.client, "tcp", empty.atNode(n, "tcp", f), late.Name())
-				s.Answers(soon, s.client, "udp", moves.atNode(n, "udp", f), newer.Name())
-			}
-		}
-	}
-	check(s.podsOf("web")...)
-	for _, n := range s.nodes {
-		s.cleanProxy(n)
-	}
-	check()
-}
-
 // seen waits until clients on a node are answered by these pods.
 func (s *site) seen(n *node, to service, pods ...*pod) {
 	s.t.Helper()
