@@ -21,14 +21,17 @@ type logger struct {
 func newLogger(c *config.Configuration) *logger {
 	l := &logger{}
 	l.setVerbosity(int(c.Logging.Verbosity))
-	opts := &slog.HandlerOptions{Level: &l.level}
-	l.Logger = slog.New(slog.NewTextHandler(os.Stderr, opts))
-	if c.Logging.Format == "json" {
-		l.Logger = slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	open := func(level slog.Leveler) *slog.Logger {
+		opts := &slog.HandlerOptions{Level: level}
+		if c.Logging.Format == "json" {
+			return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+		}
+		return slog.New(slog.NewTextHandler(os.Stderr, opts))
 	}
+	l.Logger = open(&l.level)
 	// What client-go says by itself, and where nobody passes it a logger, comes in the
-	// same form: who reads JSON reads all of it.
-	klog.SetSlogLogger(l.Logger)
+	// same form: who reads JSON reads all of it. Its details are nobody's here.
+	klog.SetSlogLogger(open(slog.LevelInfo))
 	return l
 }
 

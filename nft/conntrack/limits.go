@@ -33,9 +33,9 @@ const maxEntries = 1 << 20
 // Where the parameters are, below the root. All but buckets belong to the network
 // namespace.
 const (
-	sysctls  = "proc/sys/net/netfilter"
+	sysctls = "proc/sys/net/netfilter"
 	buckets = sysctls + "/nf_conntrack_buckets" // what kube-proxy writes as the module's hashsize
-	online   = "sys/devices/system/cpu/online"
+	online  = "sys/devices/system/cpu/online"
 )
 
 // Apply writes the parameters that differ. A limit of entries is only raised. What

@@ -24,7 +24,7 @@ func machine(t *testing.T, change map[string]string) (root string, files map[str
 	root = t.TempDir()
 	files = map[string]string{
 		online:                        "0-1,4-5",
-		buckets:                      "65536",
+		buckets:                       "65536",
 		sysctls + "/nf_conntrack_max": "65536",
 		sysctls + "/nf_conntrack_tcp_timeout_established": "432000",
 		sysctls + "/nf_conntrack_tcp_timeout_close_wait":  "3600",
