@@ -45,6 +45,9 @@ type Config struct {
 	Rules
 	// NewRules brings rules that replace those above; nil never does.
 	NewRules <-chan Rules
+	// ProxyName is the name by which Services choose this proxy; empty serves those that
+	// name none.
+	ProxyName string
 	// NoExternalIPs leaves out spec.externalIPs of Services.
 	NoExternalIPs bool
 	// NodeIPs lists this node's addresses until, and unless, a Node object tells.
@@ -139,7 +142,7 @@ func New(c Config, kernel Dataplane) *Controller {
 
 		triggers: make(triggers),
 	}
-	ctl.queue.events, ctl.queue.noExternalIPs = c.Events, c.NoExternalIPs
+	ctl.queue.events, ctl.queue.proxyName, ctl.queue.noExternalIPs = c.Events, c.ProxyName, c.NoExternalIPs
 	for _, f := range nft.Families {
 		if o, ok := c.Options[f]; ok {
 			ctl.tables = append(ctl.tables, &table{schema: nft.NewSchema(f, o), desired: compile.NewTable(f), resync: true})

@@ -24,6 +24,8 @@ type queue struct {
 	nodeName string
 	log      *slog.Logger
 	events   Events // nil is nobody
+	// proxyName is which proxy this is; empty is the cluster's own.
+	proxyName string
 	// noExternalIPs leaves them out of Services.
 	noExternalIPs bool
 	// wake has room for one: whatever was queued, one look takes it all.
@@ -129,7 +131,7 @@ func (q *queue) SetService(in *corev1.Service) {
 	if q.noExternalIPs {
 		in.Spec.ExternalIPs = nil // the object is ours
 	}
-	s, err := model.FromService(in)
+	s, err := model.FromService(in, q.proxyName)
 	if err != nil {
 		q.log.Warn("Service is invalid in part, that part is left out", "service", in.Namespace+"/"+in.Name, "err", err)
 	}

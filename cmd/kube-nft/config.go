@@ -260,9 +260,10 @@ func (o *options) tellNotes(log *slog.Logger, c *config.Configuration) {
 }
 
 // controller starts a Config with what a plan says.
-func (p plan) controller(log *slog.Logger) controller.Config {
+func (o *options) controller(p plan, log *slog.Logger) controller.Config {
 	return controller.Config{
 		NodeName:      p.nodeName,
+		ProxyName:     o.proxyName,
 		Rules:         p.rules,
 		NoExternalIPs: !p.ExternalIPs,
 		LocalAddrs:    localAddrs,

@@ -46,7 +46,7 @@ func readServices(dir string) ([]*demoService, error) {
 			continue
 		}
 		// What is wrong with it is an error of ReadDir.
-		if m, _ := model.FromService(s); m != nil {
+		if m, _ := model.FromService(s, ""); m != nil {
 			byName[m.Name] = &demoService{Service: m}
 			services = append(services, byName[m.Name])
 		}

@@ -33,7 +33,7 @@ func render(ctx context.Context, w io.Writer, o *options) error {
 	if err != nil {
 		return err
 	}
-	config := p.controller(log.Logger)
+	config := o.controller(p, log.Logger)
 	config.NodeIPs = nodeIPs
 	if o.manifests != "" {
 		// All that is wrong with the files at once, where run would go on

@@ -96,7 +96,7 @@ func (o *runOptions) serve(ctx context.Context) error {
 		log.Info("the kernel has what is needed; ending, as --init-only asks")
 		return nil
 	}
-	r := &runner{options: &o.options, connections: o.connections, plan: p, log: log, config: p.controller(log.Logger)}
+	r := &runner{options: &o.options, connections: o.connections, plan: p, log: log, config: o.controller(p, log.Logger)}
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.stop(ctx)
 	if err := r.start(ctx); err != nil {

@@ -38,7 +38,7 @@ func TestAffinityTimeout(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := FromService(web(func(s *corev1.Service) {
 				s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig = tc.affinity, tc.config
-			}))
+			}), "")
 			if got.AffinityTimeout != tc.want {
 				t.Errorf("timeout %v, want %v", got.AffinityTimeout, tc.want)
 			}

@@ -17,7 +17,7 @@ import (
 func Check(o runtime.Object) error {
 	switch o := o.(type) {
 	case *corev1.Service:
-		_, err := FromService(o)
+		_, err := FromService(o, "")
 		if o.Spec.ClusterIP == "" && o.Spec.Type != corev1.ServiceTypeExternalName {
 			err = errors.Join(err, errors.New("spec.clusterIP: missing: nothing allocates addresses for manifests, write one, or None"))
 		}

@@ -23,7 +23,7 @@ func FuzzFromService(f *testing.F) {
 		if json.Unmarshal([]byte(text), &in) != nil {
 			return
 		}
-		s, _ := FromService(&in)
+		s, _ := FromService(&in, "")
 		if s == nil {
 			return
 		}
@@ -58,7 +58,7 @@ func FuzzFromService(f *testing.F) {
 }
 
 func FuzzFromSlice(f *testing.F) {
-	web, _ := FromService(web(nil))
+	web, _ := FromService(web(nil), "")
 	f.Fuzz(func(t *testing.T, text, node string) {
 		var in discoveryv1.EndpointSlice
 		if json.Unmarshal([]byte(text), &in) != nil {

@@ -33,7 +33,7 @@ func TestHealthCheckNodePort(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := FromService(web(func(s *corev1.Service) {
 				s.Spec.Type, s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = tc.kind, tc.policy, tc.port
-			}))
+			}), "")
 			if got.HealthCheckNodePort != tc.want {
 				t.Errorf("port %d, want %d", got.HealthCheckNodePort, tc.want)
 			}
@@ -82,7 +82,7 @@ func TestLocalReady(t *testing.T) {
 			state := NewState()
 			svc, err := FromService(web(func(s *corev1.Service) {
 				s.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: 80}, {Name: "metrics", Port: 9090}}
-			}))
+			}), "")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -115,7 +115,7 @@ func TestFromService(t *testing.T) {
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := FromService(web(tc.in))
+			got, err := FromService(web(tc.in), "")
 			if d := cmp.Diff(tc.want, got, cmpopts.EquateComparable(netip.Addr{}, Hints{})); d != "" {
 				t.Errorf("-want +got:\n%s", d)
 			}
@@ -346,5 +346,27 @@ func TestHints(t *testing.T) {
 	notReady[1].Ready = false
 	if s := Select(notReady, "b"); len(s.Cluster) != 1 || s.Cluster[0] != notReady[0].Addr {
 		t.Errorf("hints of an endpoint that is not ready count: %v", s)
+	}
+}
+
+// TestProxyName: a Service is served by the proxy that it names, or by the one that
+// has no name (KEP-2447).
+func TestProxyName(t *testing.T) {
+	for _, tt := range []struct {
+		proxy  string
+		labels map[string]string
+		ours   bool
+	}{
+		{"", nil, true},
+		{"", map[string]string{LabelServiceProxyName: "kube-nft"}, false},
+		{"", map[string]string{LabelServiceProxyName: ""}, false},
+		{"kube-nft", nil, false},
+		{"kube-nft", map[string]string{LabelServiceProxyName: "other"}, false},
+		{"kube-nft", map[string]string{LabelServiceProxyName: "kube-nft"}, true},
+	} {
+		s, err := FromService(web(func(s *corev1.Service) { s.Labels = tt.labels }), tt.proxy)
+		if err != nil || (s != nil) != tt.ours {
+			t.Errorf("proxy %q, labels %v: %v, %v", tt.proxy, tt.labels, s, err)
+		}
 	}
 }

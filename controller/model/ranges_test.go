@@ -44,7 +44,7 @@ func TestSourceRanges(t *testing.T) {
 			t.Run(string(kind)+"/"+tc.name, func(t *testing.T) {
 				got, err := FromService(web(func(s *corev1.Service) {
 					s.Spec.Type, s.Spec.LoadBalancerSourceRanges = kind, tc.in
-				}))
+				}), "")
 				want := [Families]SourceRanges{tc.v4, tc.v6}
 				if d := cmp.Diff(want, got.SourceRanges, cmpopts.EquateComparable(netip.Prefix{})); d != "" {
 					t.Errorf("-want +got:\n%s", d)
@@ -79,7 +79,7 @@ func TestDoubt(t *testing.T) {
 				for _, ip := range tc.ips {
 					s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ip})
 				}
-			}))
+			}), "")
 			if got := s.Doubt(); (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
 				t.Errorf("doubt %q, want %q", got, tc.want)
 			}

@@ -99,18 +99,20 @@ type ServicePort struct {
 	Port, NodePort uint16
 }
 
-// LabelServiceProxyName marks Services that another proxy takes care of (KEP-2447).
+// LabelServiceProxyName names the proxy that takes care of a Service, if that is not
+// the cluster's own, which has no name (KEP-2447).
 const LabelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
-// FromService reads a Service. It returns nil if the Service is none that a proxy
-// serves: headless, an ExternalName, or another proxy's. What is invalid in it is
+// FromService reads a Service. It returns nil if the Service is none that this proxy
+// serves: headless, an ExternalName, or another proxy's; proxy is the name of this one,
+// or empty. What is invalid in it is
 // left out; each such part is an error that begins with the path of its field, all
 // of them joined. The rest of the Service is good.
-func FromService(s *corev1.Service) (*Service, error) {
+func FromService(s *corev1.Service, proxy string) (*Service, error) {
 	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == corev1.ClusterIPNone || s.Spec.ClusterIP == "" {
 		return nil, nil
 	}
-	if _, other := s.Labels[LabelServiceProxyName]; other {
+	if name, named := s.Labels[LabelServiceProxyName]; name != proxy || named != (proxy != "") {
 		return nil, nil
 	}
 	var p problems
