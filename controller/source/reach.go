@@ -64,7 +64,14 @@ func (r *reachability) note(ctx context.Context, resource string, err error) {
 		r.log.Warn("Kubernetes API does not answer: what is programmed stays as it is; trying on", "err", err)
 		return
 	}
-	r.log.Warn("Kubernetes API refuses a request: what is programmed stays as it is; trying on", "resource", resource, "err", err)
+	mend := "see the API server's log"
+	switch {
+	case apierrors.IsForbidden(err):
+		mend = "allow this user to list and watch " + resource
+	case apierrors.IsUnauthorized(err):
+		mend = "give this user a token or certificate that is valid, in the kubeconfig or as the pod's service account"
+	}
+	r.log.Warn("Kubernetes API refuses a request: what is programmed stays as it is; trying on", "resource", resource, "mend", mend, "err", err)
 }
 
 // recover records that a request for resource succeeded.
