@@ -63,12 +63,20 @@ func (c *Controller) setLocalPods() {
 	}
 	for _, t := range c.tables {
 		o := t.schema.Options
-		o.LocalPods = c.config.DetectLocal.Pods(t.schema.Family, c.node)
-		if !o.LocalPods.Known() && !t.warned {
-			c.log.Warn("the Node has no spec.podCIDRs of this family, so that nobody is masqueraded on the way to cluster IPs; "+
-				"set them, or use another --detect-local-mode", "family", t.schema.Family.String())
-		}
-		t.warned = !o.LocalPods.Known()
+		o.LocalPods = c.localPods(t)
 		t.setOptions(o)
 	}
+}
+
+// localPods is how packets of local pods are known in a table, and says once if they
+// are to be known by CIDRs of the Node that it does not have.
+func (c *Controller) localPods(t *table) nft.LocalPods {
+	pods := c.config.DetectLocal.Pods(t.schema.Family, c.node)
+	missing := c.config.DetectLocal.Mode == LocalByNodeCIDR && !pods.Known()
+	if missing && !t.warned {
+		c.log.Warn("the Node has no spec.podCIDRs of this family, so that nobody is masqueraded on the way to cluster IPs; "+
+			"set them, or use another detectLocalMode (--detect-local-mode)", "family", t.schema.Family.String())
+	}
+	t.warned = missing
+	return pods
 }

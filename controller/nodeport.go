@@ -73,6 +73,12 @@ func (n NodePorts) All(f nft.Family) bool {
 	return len(n.CIDRs) > 0 && !n.Primary && !slices.ContainsFunc(n.CIDRs, here)
 }
 
+// OnlyLoopback reports whether nothing but loopback addresses is named.
+func (n NodePorts) OnlyLoopback() bool {
+	other := func(p netip.Prefix) bool { return !p.Addr().IsLoopback() }
+	return !n.Everywhere && !n.Primary && len(n.CIDRs) > 0 && !slices.ContainsFunc(n.CIDRs, other)
+}
+
 func (n NodePorts) hasZero(f nft.Family) bool {
 	for _, p := range n.CIDRs {
 		if nft.FamilyOf(p.Addr()) == f && p.Bits() == 0 {

@@ -57,7 +57,7 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 	if !t.adopted {
 		t.desired.Adopt(have)
 		cidrs := c.state.ServiceCIDRs.Of(t.desired.Model())
-		if !c.state.ServiceCIDRs.Known() {
+		if c.config.ProxyName == "" && !c.state.ServiceCIDRs.Known() {
 			// The source may have synced without: a cluster that had any still has.
 			cidrs = have.Ranges(nft.ServiceCIDRs)
 		}

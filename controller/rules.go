@@ -29,9 +29,10 @@ func (c *Controller) setRules(r Rules) {
 	c.config.Rules = r
 	c.queue.noteQueued(bothFamilies...)
 	for _, t := range c.tables {
-		o := r.Options[t.schema.Family]
-		o.LocalPods = r.DetectLocal.Pods(t.schema.Family, c.node)
-		t.setOptions(o)
+		if o, ok := r.Options[t.schema.Family]; ok {
+			o.LocalPods = c.localPods(t)
+			t.setOptions(o)
+		}
 	}
 	c.setNodeIPs()
 }
@@ -43,5 +44,5 @@ func (t *table) setOptions(o nft.Options) {
 	}
 	next := nft.NewSchema(t.schema.Family, o).With(t.schema.Features)
 	next.Sizes = t.schema.Sizes
-	t.schema, t.resync, t.changed = next, true, true
+	t.schema, t.resync, t.changed = next, true, t.adopted
 }

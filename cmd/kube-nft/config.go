@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kube-nft/kube-nft/controller"
@@ -28,7 +30,7 @@ type options struct {
 	// typed is what kube-proxy's flags say.
 	typed *config.Configuration
 	// file is the path of kube-proxy's configuration file; then typed is ignored but
-	// for the flags in beside.
+	// for the flags that beside lists.
 	file                     string
 	text                     []byte // of the file, as it was last read
 	healthzPort, metricsPort int32
@@ -40,6 +42,9 @@ type options struct {
 	localNodePorts bool
 	counters       bool
 	hostRoot       string
+
+	// looksOnly: nothing is programmed, and the file may be meant for another host.
+	looksOnly bool
 }
 
 func (o *options) addFlags(f *pflag.FlagSet) {
@@ -69,32 +74,41 @@ type plan struct {
 }
 
 // read returns the configuration, with its defaults, from the file or the flags, and
-// what is unknown in it. It may be called again and again, for a file that changes.
+// what is unknown in it.
 func (o *options) read() (c *config.Configuration, unknown []string, err error) {
 	if o.file == "" {
 		return o.fromFlags(), nil, nil
 	}
-	if o.text, err = os.ReadFile(o.file); err != nil {
+	text, err := os.ReadFile(o.file)
+	if err != nil {
 		return nil, nil, fmt.Errorf("read configuration: %w", err)
 	}
-	if c, unknown, err = config.Decode(o.text); err != nil {
-		return nil, unknown, fmt.Errorf("configuration %s:\n%w", o.file, err)
+	return o.decode(text)
+}
+
+// decode is read of a file's text.
+func (o *options) decode(text []byte) (c *config.Configuration, unknown []string, err error) {
+	o.text = text
+	if c, unknown, err = config.Decode(text); c == nil {
+		return nil, nil, err
 	}
-	config.SetDefaults(c)
-	for _, name := range beside {
+	config.SetDefaults(c) // of what does not fit, too: the rest may be wrong as well
+	for _, name := range o.beside() {
 		if !o.flags.Changed(name) {
 			continue
 		}
 		switch name {
+		case "kubeconfig":
+			c.ClientConnection.Kubeconfig = o.typed.ClientConnection.Kubeconfig
 		case "hostname-override":
-			c.HostnameOverride = o.typed.HostnameOverride
+			c.HostnameOverride = cmp.Or(o.typed.HostnameOverride, c.HostnameOverride)
 		case "v":
 			c.Logging.Verbosity = o.typed.Logging.Verbosity
 		case "logging-format":
 			c.Logging.Format = o.typed.Logging.Format
 		}
 	}
-	return c, unknown, nil
+	return c, unknown, err
 }
 
 // fromFlags completes what flags say: those of iptables are for the mode nftables too.
@@ -104,6 +118,7 @@ func (o *options) fromFlags() *config.Configuration {
 		c.NFTables.MasqueradeBit, c.NFTables.MasqueradeAll = c.IPTables.MasqueradeBit, c.IPTables.MasqueradeAll
 		c.NFTables.SyncPeriod, c.NFTables.MinSyncPeriod = c.IPTables.SyncPeriod, c.IPTables.MinSyncPeriod
 	}
+	c.BindAddress = cmp.Or(c.BindAddress, config.New().BindAddress)
 	if o.flags.Changed("healthz-port") {
 		c.HealthzBindAddress = onPort(c.HealthzBindAddress, o.healthzPort)
 	}
@@ -139,6 +154,9 @@ func (o *options) understand(c *config.Configuration) (plan, error) {
 	p.Settings = config.SettingsOf(c)
 	if p.rules.NodePorts, err = controller.ParseNodePorts(p.NodePortAddresses); err != nil {
 		note(fmt.Errorf("%s: %w", o.name("nodePortAddresses"), err))
+	}
+	for _, problem := range validation.IsValidLabelValue(o.proxyName) {
+		note(fmt.Errorf("--service-proxy-name: %q cannot be a label's value: %s", o.proxyName, problem))
 	}
 	if o.manifests != "" && o.proxyName != "" {
 		note(errors.New("--manifests and --service-proxy-name exclude each other: of manifests all Services are served"))
@@ -205,11 +223,31 @@ func (o *options) nodeName(c *config.Configuration) (string, error) {
 
 // load reads the configuration and says what it means.
 func (o *options) load() (p plan, unknown []string, err error) {
-	c, unknown, err := o.read()
-	if err == nil {
-		p, err = o.understand(c)
+	return o.conclude(o.read())
+}
+
+// conclude understands what was decoded. If anything is wrong all of it is in the
+// error, and what is unknown as well: it may be what was misspelt.
+func (o *options) conclude(c *config.Configuration, unknown []string, decoding error) (plan, []string, error) {
+	if c == nil {
+		return plan{}, nil, o.inFile(decoding)
 	}
-	return p, unknown, err
+	p, err := o.understand(c)
+	if err = errors.Join(decoding, err); err == nil {
+		return p, unknown, nil
+	}
+	for _, name := range unknown {
+		err = fmt.Errorf("%w\n%s", err, name)
+	}
+	return p, unknown, o.inFile(err)
+}
+
+// inFile names the configuration file in an error about it.
+func (o *options) inFile(err error) error {
+	if o.file == "" {
+		return fmt.Errorf("%w\n%w", err, errUsage)
+	}
+	return fmt.Errorf("configuration file %s:\n%w\n%w", o.file, err, errConfig)
 }
 
 // prepare loads the configuration and opens the log that it asks for. What is to be
@@ -217,7 +255,7 @@ func (o *options) load() (p plan, unknown []string, err error) {
 func (o *options) prepare() (plan, *logger, error) {
 	p, unknown, err := o.load()
 	if err != nil {
-		return p, nil, fmt.Errorf("%w\n%w", err, errUsage)
+		return p, nil, err
 	}
 	log := newLogger(p.of)
 	for _, name := range unknown {
@@ -225,20 +263,24 @@ func (o *options) prepare() (plan, *logger, error) {
 	}
 	o.tellFlags(log.Logger)
 	o.tellNotes(log.Logger, p.of)
+	o.tellDoubts(log.Logger, p)
 	return p, log, nil
 }
 
 // tellFlags says which flags have no effect.
 func (o *options) tellFlags(log *slog.Logger) {
-	paths := make(map[string]string)
+	paths := map[string]string{"healthz-port": "healthzBindAddress", "metrics-port": "metricsBindAddress"}
 	for path, name := range flagOf {
 		paths[name] = path
 	}
 	o.flags.Visit(func(f *pflag.Flag) {
-		path, proxys := paths[f.Name]
+		path := paths[f.Name]
 		switch {
-		case o.file != "" && (f.Name == "healthz-port" || f.Name == "metrics-port" || proxys && !slices.Contains(beside, f.Name)):
+		case slices.Contains(o.beside(), f.Name):
+		case o.file != "" && path != "" && config.Counts(path):
 			log.Warn("flag has no effect beside a configuration file: set it there", "flag", "--"+f.Name, "field", path)
+		case o.file != "" && path != "":
+			log.Info("flag has no effect, nor has its field in the configuration file", "flag", "--"+f.Name, "field", path)
 		case ineffective[f.Name] != "":
 			log.Info("flag has no effect", "flag", "--"+f.Name, "because", ineffective[f.Name])
 		}
@@ -248,14 +290,32 @@ func (o *options) tellFlags(log *slog.Logger) {
 // tellNotes says what is set and has no effect.
 func (o *options) tellNotes(log *slog.Logger, c *config.Configuration) {
 	for _, n := range config.Notes(c) {
-		if o.file == "" && (flagOf[n.Field] == "" || n.Why == config.OtherMode && c.Mode == config.NFTables) {
-			continue // it was said of the other of two fields that one flag fills in
+		if o.file == "" && c.Mode == config.NFTables && n.Why == config.OtherMode && strings.HasPrefix(n.Field, "iptables.") {
+			continue // these flags are for nftables too
+		}
+		if o.file == "" && flagOf[n.Field] == "" {
+			continue // nobody typed it
 		}
 		say := log.Info
 		if n.Matters {
 			say = log.Warn
 		}
 		say("setting has no effect", "setting", o.name(n.Field), "value", n.Value, "because", n.Why)
+	}
+}
+
+// tellDoubts says what a plan leaves out that somebody may miss.
+func (o *options) tellDoubts(log *slog.Logger, p plan) {
+	for _, f := range nft.Families {
+		options, ok := p.rules.Options[f]
+		if ok && !options.LocalPods.Known() && p.rules.DetectLocal.Mode == controller.LocalByClusterCIDR {
+			log.Info("no addresses of pods are known of this family: nobody is masqueraded on the way to a cluster IP",
+				"family", f.String(), "setting", o.name("clusterCIDR"))
+		}
+	}
+	if p.rules.NodePorts.OnlyLoopback() && !p.localNodePorts {
+		log.Warn("node ports are served nowhere: localhost alone is asked for, and that is not switched on", "setting", o.name("nodePortAddresses"),
+			"mend", "give --localhost-nodeports, or other addresses")
 	}
 }
 
@@ -289,21 +349,17 @@ func (o *options) source(p plan, log *slog.Logger) (source.Source, error) {
 // client returns a client of the API, and where the server is.
 func (o *options) client(p plan) (client kubernetes.Interface, server string, err error) {
 	k := &p.of.ClientConnection
-	opts := source.ClientOptions{
+	client, server, err = source.NewClient(source.ClientOptions{
 		Kubeconfig: k.Kubeconfig, Server: o.master, Version: version(),
 		QPS: k.QPS, Burst: int(k.Burst), ContentType: k.ContentType, AcceptContentTypes: k.AcceptContentTypes,
-	}
-	rest, err := source.ClientConfig(opts)
+	})
 	switch {
 	case errors.Is(err, source.ErrNoCluster):
 		return nil, "", fmt.Errorf("nowhere to take Services from: give --kubeconfig FILE for a cluster, or --manifests DIRECTORY for files, or run in a pod with a service account; %w", errUsage)
 	case errors.Is(err, source.ErrServiceAddress):
 		return nil, "", fmt.Errorf("%w: name the server itself with --master https://ADDRESS:PORT, in a kubeconfig, or in the variable KUBERNETES_SERVICE_HOST; %w", err, errUsage)
-	case err != nil:
-		return nil, "", err
 	}
-	client, err = source.NewClient(opts)
-	return client, rest.Host, err
+	return client, server, err
 }
 
 func dirOptions(p plan, log *slog.Logger) source.DirOptions {

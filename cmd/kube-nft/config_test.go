@@ -81,7 +81,7 @@ func TestConfigProblems(t *testing.T) {
 			if _, err = o.understand(c); err == nil {
 				t.Fatal("no error")
 			}
-			if _, _, err := o.prepare(); !errors.Is(err, errUsage) {
+			if _, _, err := o.prepare(); !errors.Is(err, errUsage) && !errors.Is(err, errConfig) {
 				t.Fatalf("error %v is not one of usage", err)
 			}
 			for _, want := range tt.want {
@@ -91,8 +91,15 @@ func TestConfigProblems(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := flags(t, "--config="+file(t, "mode: 5")).prepare(); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "config.conf:\nmode: 5 is no text") {
-		t.Errorf("a value that does not fit: %v", err)
+	// What does not fit, is out of range and is unknown, all at once.
+	_, _, err := flags(t, "--config="+file(t, "mode: 5\nclusterCIDR: 10.0.0.0/99\noomScoreAdj: -2000\nclusterCidr: x")).prepare()
+	if !errors.Is(err, errConfig) {
+		t.Fatalf("err = %v", err)
+	}
+	for _, want := range []string{"config.conf:", "mode: 5 is no text", `clusterCIDR: "10.0.0.0/99"`, "oomScoreAdj: -2000", `unknown field "clusterCidr"`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in\n%v", want, err)
+		}
 	}
 	if _, _, err := flags(t, "--config=/nowhere").read(); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that is not there: %v", err)
@@ -170,7 +177,10 @@ func TestPlan(t *testing.T) {
 		{"localhost, ours goes before", "--hostname-override=node --proxy-mode=iptables --localhost-nodeports=false", but(func(m *meaning) { m.All = true })},
 		{"nowhere", "--hostname-override=node --metrics-bind-address= --healthz-bind-address=", but(func(m *meaning) { m.Healthz, m.Metrics = "", "" })},
 		{"without ports", "--hostname-override=node --metrics-bind-address=::1 --healthz-bind-address=192.0.2.1", but(func(m *meaning) { m.Healthz, m.Metrics = "192.0.2.1:10256", "[::1]:10249" })},
-		{"ports of old", "--hostname-override=node --metrics-port=0 --healthz-port=7", but(func(m *meaning) { m.Healthz, m.Metrics = "0.0.0.0:7", "" })},
+		{"ports of old", "--hostname-override=node --metrics-port=0 --healthz-port=7", but(func(m *meaning) { m.Metrics = "" })},
+		{"ports of old, of an address without", "--hostname-override=node --healthz-bind-address=192.0.2.1 --healthz-port=7", but(func(m *meaning) { m.Healthz = "192.0.2.1:7" })},
+		{"empty ones", "--hostname-override=node --feature-gates= --bind-address= --config=", usual},
+		{"an empty name beside a file", "--hostname-override= --config=" + file(t, "hostnameOverride: node\nmode: nftables"), usual},
 		{"a file", "--config=" + file(t, "hostnameOverride: NODE\n"), but(func(m *meaning) { m.All, m.Localhost = true, true })},
 		{"a file, nftables", "--config=" + file(t, "hostnameOverride: node\nmode: nftables\nnftables: {masqueradeBit: 5}\nfeatureGates: {AllowServiceExternalIPs: false}\nlogging: {verbosity: 3, format: json}"),
 			but(func(m *meaning) { m.Bit, m.NoExternalIPs, m.Verbosity, m.Json = 5, true, 3, true })},

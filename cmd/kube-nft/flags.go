@@ -3,7 +3,7 @@
 package main
 
 import (
-	"net/netip"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -15,7 +15,7 @@ import (
 )
 
 // flagOf is the flag for each field of kube-proxy's configuration that has one. With
-// --config these flags are ignored, as in kube-proxy, but for those in beside.
+// --config these flags are ignored, as in kube-proxy, but for a few; see beside.
 var flagOf = map[string]string{
 	"featureGates":                     "feature-gates",
 	"clientConnection.kubeconfig":      "kubeconfig",
@@ -65,8 +65,14 @@ var flagOf = map[string]string{
 	"logging.options.text.splitStream": "log-text-split-stream",
 }
 
-// beside are the flags that go before a configuration file.
-var beside = []string{"hostname-override", "v", "logging-format"}
+// beside lists the flags that go before a configuration file.
+func (o *options) beside() []string {
+	names := []string{"hostname-override", "v", "logging-format"}
+	if o.looksOnly { // from a workstation, with a kubeconfig of one's own
+		names = append(names, "kubeconfig")
+	}
+	return names
+}
 
 // ineffective are flags of kube-proxy that name no field, and do nothing here.
 var ineffective = map[string]string{
@@ -153,8 +159,8 @@ func addLogFlags(f *pflag.FlagSet, l *logsapi.LoggingConfiguration) {
 
 // addPortFlags adds kube-proxy's flags of old for two of its ports.
 func addPortFlags(f *pflag.FlagSet, healthz, metrics *int32) {
-	f.Int32Var(healthz, "healthz-port", 0, "port of --healthz-bind-address; 0 is nowhere")
-	f.Int32Var(metrics, "metrics-port", 0, "port of --metrics-bind-address; 0 is nowhere")
+	f.Int32Var(healthz, "healthz-port", 0, "port of --healthz-bind-address, if that has none; 0 is nowhere")
+	f.Int32Var(metrics, "metrics-port", 0, "port of --metrics-bind-address, if that has none; 0 is nowhere")
 	for name, instead := range map[string]string{"healthz-port": "healthz-bind-address", "metrics-port": "metrics-bind-address"} {
 		if err := f.MarkDeprecated(name, "use --"+instead); err != nil {
 			panic(err) // it was added just now
@@ -162,13 +168,11 @@ func addPortFlags(f *pflag.FlagSet, healthz, metrics *int32) {
 	}
 }
 
-// onPort replaces the port of an address as those flags do.
+// onPort is what those flags make of an address: none, or one with the port if it has
+// no other. As in kube-proxy, an address that has a port keeps it.
 func onPort(address string, port int32) string {
 	if port == 0 {
 		return ""
-	}
-	if a, err := netip.ParseAddrPort(address); err == nil {
-		return netip.AddrPortFrom(a.Addr(), uint16(port)).String()
 	}
 	return config.WithPort(address, int(port))
 }
@@ -213,12 +217,15 @@ func (g gates) Set(s string) error {
 		*g.of = make(map[string]bool)
 	}
 	for part := range strings.SplitSeq(s, ",") {
-		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
-		on, err := strconv.ParseBool(value)
-		if err != nil {
-			return err
+		if strings.TrimSpace(part) == "" {
+			continue
 		}
-		(*g.of)[name] = on
+		name, value, _ := strings.Cut(part, "=")
+		on, err := strconv.ParseBool(strings.TrimSpace(value))
+		if err != nil {
+			return fmt.Errorf("%q is neither NAME=true nor NAME=false", part)
+		}
+		(*g.of)[strings.TrimSpace(name)] = on
 	}
 	return nil
 }

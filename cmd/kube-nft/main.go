@@ -24,8 +24,11 @@ const (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-// errUsage marks errors in what was typed.
-var errUsage = errors.New("see kube-nft --help")
+// errUsage marks errors in what was typed, and errConfig in a configuration file.
+var (
+	errUsage  = errors.New("see kube-nft --help, and that of the command")
+	errConfig = errors.New("docs/configuration.md lists all fields")
+)
 
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -36,7 +39,7 @@ func run(args []string) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, errUsage):
+	case errors.Is(err, errUsage), errors.Is(err, errConfig):
 		fmt.Fprintln(os.Stderr, "kube-nft:", err)
 		return exitUsage
 	}
@@ -63,8 +66,10 @@ proportion to what changed.`,
 
 // noArgs refuses positional arguments, which are always a mistake here.
 func noArgs(_ *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return fmt.Errorf("unknown argument %q; %w", args[0], errUsage)
+	for _, arg := range args {
+		if arg != "" { // as in kube-proxy: templates leave empty ones behind
+			return fmt.Errorf("unknown argument %q; %w", arg, errUsage)
+		}
 	}
 	return nil
 }

@@ -7,12 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
-	"reflect"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/kube-nft/kube-nft/controller/config"
+	"github.com/kube-nft/kube-nft/nft"
 )
 
 // lookAgain is how often a configuration file is looked at. Polling sees what
@@ -28,6 +30,8 @@ type reloader struct {
 	options *options
 	log     *logger
 	now     plan // in force
+	wrong   bool // the file is wrong as it is
+	gone    int  // how often in a row it was not there
 	every   time.Duration
 	apply   func(old, next plan) // brings in what may change
 }
@@ -44,6 +48,7 @@ func (r *reloader) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		text, err := os.ReadFile(r.options.file)
+		r.noteMissing(err)
 		// A file that is not there is about to be; one that has just changed may still
 		// be in the writing.
 		settled := err == nil && bytes.Equal(text, last)
@@ -51,17 +56,31 @@ func (r *reloader) run(ctx context.Context) error {
 		if !settled || bytes.Equal(text, r.options.text) {
 			continue
 		}
-		if err := r.reload(); err != nil {
+		if err := r.reload(text); err != nil {
 			return err
 		}
 	}
 }
 
-// reload reads the file anew. One that is wrong is reported, and changes nothing.
-func (r *reloader) reload() error {
-	next, unknown, err := r.options.load()
+// goneFor is how often in a row a file may not be there until it is said.
+const goneFor = 3
+
+func (r *reloader) noteMissing(err error) {
+	if err == nil {
+		r.gone = 0
+		return
+	}
+	if r.gone++; r.gone == goneFor {
+		r.log.Warn("the configuration file cannot be read any more: what was in force stays so; a process that starts now would end", "err", err)
+	}
+}
+
+// reload takes the file's new text. One that is wrong is reported, and changes nothing.
+func (r *reloader) reload(text []byte) error {
+	next, unknown, err := r.options.conclude(r.options.decode(text))
 	if err != nil {
-		r.log.Error("the configuration file has changed and is wrong now: what was in force stays so", "file", r.options.file, "err", err)
+		r.wrong = true
+		r.log.Error("the configuration file has changed and is wrong now: what was in force stays so", "err", err)
 		return nil
 	}
 	for _, name := range unknown {
@@ -69,10 +88,15 @@ func (r *reloader) reload() error {
 	}
 	changed := config.Changed(r.now.of, next.of)
 	if len(changed) == 0 {
+		if r.wrong {
+			r.wrong = false
+			r.log.Info("the configuration file is good again, and what was in force")
+		}
 		return nil
 	}
-	if r.restarts(next) {
-		return fmt.Errorf("%w: %s; what is programmed stays, start kube-nft again", errRestart, strings.Join(changed, ", "))
+	r.wrong = false
+	if start := r.now.restarts(next); len(start) > 0 {
+		return fmt.Errorf("%w: %s; what is programmed stays, start kube-nft again", errRestart, strings.Join(start, ", "))
 	}
 	r.options.tellNotes(r.log.Logger, next.of)
 	r.apply(r.now, next)
@@ -81,14 +105,32 @@ func (r *reloader) reload() error {
 	return nil
 }
 
-// restarts reports whether a plan differs from the one in force in what a process
-// takes up at its start alone. It is what follows from the configuration that
-// matters: another mode may well mean the same.
-func (r *reloader) restarts(next plan) bool {
-	start := func(p plan) any {
-		c := p.of
-		return []any{p.nodeName, c.ClientConnection, c.HealthzBindAddress, c.MetricsBindAddress, c.BindAddressHardFail,
-			c.Logging.Format, p.localNodePorts, p.ExternalIPs}
+// restarts lists in what a plan differs from the one in force that a process takes up
+// at its start alone. It is what follows from the configuration that matters: another
+// mode may well mean the same.
+func (p plan) restarts(next plan) (what []string) {
+	a, b := p.of, next.of
+	for _, is := range []struct {
+		what string
+		same bool
+	}{
+		{"hostnameOverride", p.nodeName == next.nodeName},
+		{"clientConnection", a.ClientConnection == b.ClientConnection},
+		{"healthzBindAddress", a.HealthzBindAddress == b.HealthzBindAddress},
+		{"metricsBindAddress", a.MetricsBindAddress == b.MetricsBindAddress},
+		{"bindAddressHardFail", a.BindAddressHardFail == b.BindAddressHardFail},
+		{"logging.format", a.Logging.Format == b.Logging.Format},
+		{"node ports on localhost (mode, nodePortAddresses, iptables.localhostNodePorts)", p.localNodePorts == next.localNodePorts},
+		{"featureGates.AllowServiceExternalIPs", p.ExternalIPs == next.ExternalIPs},
+		{"the IP families of this host", sameFamilies(p.rules.Options, next.rules.Options)},
+	} {
+		if !is.same {
+			what = append(what, is.what)
+		}
 	}
-	return !reflect.DeepEqual(start(r.now), start(next))
+	return what
+}
+
+func sameFamilies(a, b map[nft.Family]nft.Options) bool {
+	return slices.Equal(slices.Sorted(maps.Keys(a)), slices.Sorted(maps.Keys(b)))
 }

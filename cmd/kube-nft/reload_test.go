@@ -48,10 +48,7 @@ func TestReload(t *testing.T) {
 			var log bytes.Buffer
 			var applied []plan
 			r := reloader{options: o, log: &logger{Logger: slog.New(slog.NewTextHandler(&log, nil))}, now: p, apply: func(_, p plan) { applied = append(applied, p) }}
-			if err := os.WriteFile(path, []byte(head+tt.to), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			err := r.reload()
+			err := r.reload([]byte(head + tt.to))
 			if errors.Is(err, errRestart) != tt.restart || (err != nil) != tt.restart {
 				t.Errorf("err = %v", err)
 			}

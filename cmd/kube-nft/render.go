@@ -15,7 +15,7 @@ import (
 )
 
 func renderCommand() *cobra.Command {
-	var o options
+	o := options{looksOnly: true}
 	cmd := &cobra.Command{
 		Use:   "render",
 		Short: "Print the tables that run would keep, as a script for nft -f; needs no root",

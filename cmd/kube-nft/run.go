@@ -24,6 +24,7 @@ type runOptions struct {
 	initOnly bool
 	writeTo  string
 	cleanup  bool
+	version  bool
 	// connections is of how many Service ports metrics tell the connections.
 	connections int
 }
@@ -39,6 +40,9 @@ func runCommand() *cobra.Command {
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
+			case o.version:
+				fmt.Fprintln(cmd.OutOrStdout(), "kube-nft", version())
+				return nil
 			case o.cleanup:
 				return cleanup(cmd.Context(), cmd.OutOrStdout())
 			case o.writeTo != "":
@@ -52,26 +56,52 @@ func runCommand() *cobra.Command {
 	f.BoolVar(&o.initOnly, "init-only", false, "check the kernel, set the parameters of conntrack, and end: what needs more privileges than CAP_NET_ADMIN")
 	f.StringVar(&o.writeTo, "write-config-to", "", "write the configuration, with all defaults, to this file, and end")
 	f.IntVar(&o.connections, "service-metrics", 0, "tell in metrics how many connections Service ports have had, of so many at most, those with most first; 0 tells of none")
+	f.BoolVar(&o.version, "version", false, "the same as kube-nft version")
 	f.BoolVar(&o.cleanup, "cleanup", false, "the same as kube-nft cleanup")
 	return cmd
 }
 
 // writeConfig writes the configuration as it is understood.
 func (o *runOptions) writeConfig() error {
-	p, _, err := o.load()
+	p, log, err := o.prepare()
 	if err != nil {
-		return fmt.Errorf("%w\n%w", err, errUsage)
+		return err
 	}
 	text, err := yaml.Marshal(p.of)
 	if err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
-	return os.WriteFile(o.writeTo, text, 0o644)
+	if err := os.WriteFile(o.writeTo, text, 0o644); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	log.Info("wrote the configuration", "file", o.writeTo)
+	return nil
+}
+
+// checkConnections checks that --service-metrics can do what it is to.
+func (o *runOptions) checkConnections(p plan) error {
+	var errs []error
+	if o.connections < 0 {
+		errs = append(errs, fmt.Errorf("--service-metrics: %d is below 0", o.connections))
+	}
+	if o.connections > 0 && !o.counters {
+		errs = append(errs, errors.New("--service-metrics and --counters=false exclude each other: nothing is counted"))
+	}
+	if o.connections > 0 && p.of.MetricsBindAddress == "" {
+		errs = append(errs, fmt.Errorf("--service-metrics: %s is empty, so there are no metrics", o.name("metricsBindAddress")))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%w\n%w", err, errUsage)
+	}
+	return nil
 }
 
 func (o *runOptions) serve(ctx context.Context) error {
 	p, log, err := o.prepare()
 	if err != nil {
+		return err
+	}
+	if err := o.checkConnections(p); err != nil {
 		return err
 	}
 	var src source.Source
@@ -107,8 +137,12 @@ func (o *runOptions) serve(ctx context.Context) error {
 	adjustOOMScore(*p.of.OOMScoreAdj, log.Logger)
 	p.limits.Apply(o.hostRoot, log.Logger)
 	err = controller.New(r.config, conn).Run(ctx, src)
+	fatal, ended := errors.AsType[fatalError](context.Cause(ctx))
+	if ended {
+		log.Error("ending", "err", fatal.error)
+	}
 	log.Info("stopped; what is programmed stays, `kube-nft cleanup` removes it")
-	if fatal, ok := errors.AsType[fatalError](context.Cause(ctx)); ok {
+	if ended {
 		return fatal.error
 	}
 	return err

@@ -17,7 +17,8 @@ import (
 
 // Decode reads a configuration in YAML or JSON, without defaults. It lists what is
 // unknown, or there twice, and is left out. Fields with values of a wrong type are
-// errors, all of them joined.
+// errors, all of them joined, and left out of the result, which is nil only if the text
+// is no YAML.
 func Decode(data []byte) (c *Configuration, unknown []string, err error) {
 	text, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
@@ -26,7 +27,7 @@ func Decode(data []byte) (c *Configuration, unknown []string, err error) {
 			return nil, nil, err
 		}
 		text = lenient
-		unknown = append(unknown, oneLine(err)) // a key that is there twice; the last one counts
+		unknown = append(unknown, "a key is there twice, of which the last one counts: "+oneLine(err))
 	}
 	c = &Configuration{}
 	d := decoder{}

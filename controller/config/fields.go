@@ -141,6 +141,12 @@ func Notes(c *Configuration) []Note {
 	return all
 }
 
+// Counts reports whether a field means anything here, at least in some mode.
+func Counts(path string) bool {
+	i := slices.IndexFunc(fields, func(f field) bool { return f.path == path })
+	return i >= 0 && fields[i].does != ""
+}
+
 // Changed lists the fields in which two configurations differ.
 func Changed(a, b *Configuration) (paths []string) {
 	before, after := leaves(a), leaves(b)

@@ -20,10 +20,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -86,6 +86,8 @@ type telling struct {
 
 // saying is an event to be sent.
 type saying struct {
+	about string // what is not said again for a while; the event's name, unless others may have made that
+
 	of           corev1.ObjectReference
 	namespace    string // the event's own
 	name         string // the event's own
@@ -96,7 +98,7 @@ type saying struct {
 	count        int32 // how often this process has said it
 }
 
-func (w saying) key() string { return w.namespace + "/" + w.name }
+func (w saying) key() string { return w.namespace + "/" + w.about }
 
 // New returns a Recorder for a node; Run sends what it is told. The client should
 // have no other user: its rate limit is shared.
@@ -115,12 +117,14 @@ func New(client kubernetes.Interface, node string, log *slog.Logger) *Recorder {
 // Warn implements controller.Events.
 func (r *Recorder) Warn(s *model.Service, reason, about, note string) {
 	sum := sha256.Sum256([]byte(string(s.UID) + "\n" + reason + "\n" + about))
+	name := s.Name.Name + "." + hex.EncodeToString(sum[:8])
 	r.say(saying{
 		of: corev1.ObjectReference{
 			APIVersion: "v1", Kind: "Service", Namespace: s.Name.Namespace, Name: s.Name.Name, UID: s.UID,
 		},
 		namespace: s.Name.Namespace,
-		name:      s.Name.Name + "." + hex.EncodeToString(sum[:8]),
+		name:      name,
+		about:     name,
 		kind:      corev1.EventTypeWarning,
 		action:    "Programming",
 		reason:    reason,
@@ -128,19 +132,21 @@ func (r *Recorder) Warn(s *model.Service, reason, about, note string) {
 	})
 }
 
-// Node says something of this node. kind is Normal or Warning; what is Normal is said
-// each time, by an event of its own. As with the kubelet's own events of its node the
-// node's name stands for its UID, by which kubectl describe node finds them.
+// Node says something of this node, each time in an event of its own: nobody else
+// speaks of it. kind is Normal or Warning. As with the kubelet's own events of its node
+// the node's name stands for its UID, by which kubectl describe node finds them.
 func (r *Recorder) Node(kind, reason, note string) {
-	sum := sha256.Sum256([]byte(reason + "\n" + note))
-	about := hex.EncodeToString(sum[:8])
+	sum := sha256.Sum256(fmt.Append(nil, reason, "\n", note, "\n", r.now().UnixNano()))
+	name := r.node + "." + hex.EncodeToString(sum[:8])
+	about := reason + " " + note
 	if kind == corev1.EventTypeNormal {
-		about = strconv.FormatInt(r.now().UnixNano(), 16)
+		about = name
 	}
 	r.say(saying{
 		of:        corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.node, UID: types.UID(r.node)},
 		namespace: metav1.NamespaceDefault, // of what has none
-		name:      r.node + "." + about,
+		name:      name,
+		about:     about,
 		kind:      kind,
 		action:    "StartKubeProxy",
 		reason:    reason,
@@ -158,11 +164,12 @@ func (r *Recorder) say(w saying) {
 		return
 	}
 	w.count = before.count + 1
+	r.pending.Add(1)
 	select {
 	case r.queue <- w:
-		r.pending.Add(1)
 		r.remember(w)
 	default:
+		r.pending.Done()
 	}
 }
 
@@ -192,8 +199,7 @@ func (r *Recorder) Run(ctx context.Context) {
 	}
 }
 
-// Drain waits until all is sent that was said, but not for longer than limit. Nothing
-// may be said meanwhile.
+// Drain waits until all is sent that was said, but not for longer than limit.
 func (r *Recorder) Drain(limit time.Duration) {
 	done := make(chan struct{})
 	go func() {

@@ -297,3 +297,20 @@ func TestNode(t *testing.T) {
 		}
 	})
 }
+
+// TestLastWords: events are said by many while the process ends, and whoever waits for
+// them to be sent does not wait for ever.
+func TestLastWords(t *testing.T) {
+	for range 200 {
+		r := New(nil, "node-0", slog.New(slog.DiscardHandler))
+		for r.limit.TryAccept() { // nothing is sent any more
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { r.Run(ctx) })
+		wg.Go(func() { r.Node(corev1.EventTypeNormal, "Starting", "") })
+		wg.Go(cancel)
+		wg.Wait()
+		r.Drain(time.Microsecond)
+	}
+}

@@ -27,7 +27,7 @@ func (r *Recorder) send(ctx context.Context, w saying) error {
 	if !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	if w.count < 2 {
+	if w.count < 2 || w.about != w.name {
 		return nil // another node has said it, or this one before it started anew
 	}
 	_, err = events.Patch(ctx, w.name, types.MergePatchType, series(w), metav1.PatchOptions{})

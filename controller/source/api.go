@@ -117,9 +117,15 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 	if a.opts.NodeName == "" {
 		node()
 	} else {
+		presence := nodePresence{log: a.opts.Logger, name: a.opts.NodeName}
+		own := listed("nodes", node)
 		reflectors = append(reflectors, a.reflect("nodes", &corev1.Node{}, refusable(a.node(), node), &store[*corev1.Node]{
-			strip: StripNode, set: sink.SetNode, gone: func(types.NamespacedName) { sink.DeleteNode() },
-			listed: listed("nodes", node)}, a.backoff, note("nodes")))
+			strip: StripNode,
+			set:   func(n *corev1.Node) { presence.note(true); sink.SetNode(n) },
+			gone:  func(types.NamespacedName) { presence.note(false); sink.DeleteNode() },
+			// A streamed list that is empty sets nothing.
+			listed: func() { presence.note(presence.is); own() },
+		}, a.backoff, note("nodes")))
 	}
 	var wg sync.WaitGroup
 	for _, r := range reflectors {
@@ -237,4 +243,26 @@ func (a *api) warnOfServiceAddress(set func(*corev1.Service)) func(*corev1.Servi
 		}
 		set(s)
 	}
+}
+
+// nodePresence says when there is no Node of our name, which is what a wrong name looks
+// like, and when there is one again. One reflector calls it, from one goroutine at a
+// time.
+type nodePresence struct {
+	log  *slog.Logger
+	name string
+	is   bool
+	told bool // that it is missing
+}
+
+func (n *nodePresence) note(is bool) {
+	n.is = is
+	switch {
+	case !is && !n.told:
+		n.log.Warn("there is no Node of this name: /healthz says 503, and which endpoints are local is known by the name alone",
+			"node", n.name, "mend", "give the Node's name in hostnameOverride (--hostname-override); the Node may also just not have come yet")
+	case is && n.told:
+		n.log.Info("there is a Node of this name now", "node", n.name)
+	}
+	n.told = !is
 }

@@ -3,8 +3,11 @@
 package source
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -219,7 +223,7 @@ func TestAPIUnreachable(t *testing.T) {
 	log.await(t, "does not answer")
 	time.Sleep(100 * time.Millisecond) // many attempts, at a pause of 5 to 20 ms
 	for round := 1; round <= 2; round++ {
-		if warned := log.Lines("level=WARN"); len(warned) != round || !strings.Contains(warned[0], "connection refused") {
+		if warned := log.Lines("does not answer"); len(warned) != round || !strings.Contains(warned[0], "connection refused") {
 			t.Fatalf("round %d: want one warning a round, with the reason:\n%s", round, strings.Join(warned, "\n"))
 		}
 		server := reopen(t, address, fmt.Sprint("web-", round))
@@ -234,11 +238,14 @@ func TestAPIUnreachable(t *testing.T) {
 		server.CloseClientConnections()
 		server.Close()
 		eventually(t, func() error {
-			if n := len(log.Lines("level=WARN")); n != round+1 {
+			if n := len(log.Lines("does not answer")); n != round+1 {
 				return fmt.Errorf("%d warnings, want %d", n, round+1)
 			}
 			return nil
 		})
+	}
+	if n := len(log.Lines("there is no Node of this name")); n != 1 {
+		t.Errorf("it was said %d times that there is no Node, want once", n)
 	}
 	if got := sink.names(); len(got) != 1 {
 		t.Errorf("what was delivered must stay, and what a list lacks must go: %v", got)
@@ -334,6 +341,20 @@ func TestStoreRefusesStrangers(t *testing.T) {
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestQuiet: what client-go logs is debugging, also what it calls an error, and is not
+// there unless somebody debugs.
+func TestQuiet(t *testing.T) {
+	for level, want := range map[slog.Level]int{slog.LevelInfo: 0, slog.LevelDebug: 2} {
+		var text bytes.Buffer
+		log := logr.FromSlogHandler(quiet{slog.NewTextHandler(&text, &slog.HandlerOptions{Level: level})})
+		log.Info("listing")
+		log.Error(errors.New("refused"), "cannot list")
+		if got := strings.Count(text.String(), "level=DEBUG"); got != want || strings.Contains(text.String(), "level=ERROR") {
+			t.Errorf("at %v: %q", level, &text)
 		}
 	}
 }

@@ -19,10 +19,10 @@ import (
 // ErrNoCluster says that nothing tells where the Kubernetes API is.
 var ErrNoCluster = errors.New("no Kubernetes API to talk to: give a kubeconfig, or run in a pod with a service account")
 
-// ErrServiceAddress says that a pod's environment has only the address of Service
+// ErrServiceAddress says that the address of the API is that of Service
 // default/kubernetes, which whoever programs Services must not depend on: without a
 // table nobody would get to the API, and without the API there would be no table.
-var ErrServiceAddress = errors.New("the address of the Kubernetes API in this pod's environment is that of Service default/kubernetes, which this program is to serve itself")
+var ErrServiceAddress = errors.New("the address of the Kubernetes API is that of Service default/kubernetes, which this program is to serve itself")
 
 // ClientOptions say how to reach the Kubernetes API.
 type ClientOptions struct {
@@ -36,17 +36,18 @@ type ClientOptions struct {
 	ContentType, AcceptContentTypes string
 }
 
-// NewClient returns a client of the Kubernetes API. It opens no connection.
-func NewClient(opts ClientOptions) (kubernetes.Interface, error) {
+// NewClient returns a client of the Kubernetes API, and where the server is. It opens no
+// connection.
+func NewClient(opts ClientOptions) (client kubernetes.Interface, server string, err error) {
 	config, err := ClientConfig(opts)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	client, err := kubernetes.NewForConfig(config)
+	client, err = kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("make Kubernetes client: %w", err)
+		return nil, "", fmt.Errorf("make Kubernetes client: %w", err)
 	}
-	return client, nil
+	return client, config.Host, nil
 }
 
 // ClientConfig returns the configuration that NewClient uses. Unless told otherwise
@@ -55,7 +56,7 @@ func NewClient(opts ClientOptions) (kubernetes.Interface, error) {
 //
 // In a pod, without a kubeconfig, the credentials are those of its service account.
 // The error is ErrNoCluster when opts name no cluster and this is no pod, and
-// ErrServiceAddress when a pod's environment alone says where the server is.
+// ErrServiceAddress when the server's address is, by a pod's environment, the Service's.
 func ClientConfig(opts ClientOptions) (*rest.Config, error) {
 	config, err := loadConfig(opts)
 	if err != nil {
@@ -101,16 +102,21 @@ func inPod(server string) (*rest.Config, error) {
 		return nil, fmt.Errorf("read the pod's service account: %w", err)
 	case server != "":
 		config.Host = server
-	case serviceAddress():
+	}
+	if serviceAddress(config.Host) {
 		return nil, ErrServiceAddress
 	}
 	return config, nil
 }
 
-// serviceAddress reports whether the kubelet says where the API is, and nobody has
-// put the server's own address over it. The kubelet sets both variables to the
-// Service's address; who names the server sets only the first.
-func serviceAddress() bool {
-	at, err := url.Parse(os.Getenv("KUBERNETES_PORT"))
-	return err == nil && at.Host != "" && at.Hostname() == os.Getenv("KUBERNETES_SERVICE_HOST")
+// serviceAddress reports whether a server's address is that of Service
+// default/kubernetes. The kubelet tells it in several variables, of which who names the
+// server itself sets only KUBERNETES_SERVICE_HOST.
+func serviceAddress(server string) bool {
+	service, err := url.Parse(os.Getenv("KUBERNETES_PORT"))
+	if err != nil || service.Host == "" {
+		return false
+	}
+	at, err := url.Parse(server)
+	return err == nil && at.Hostname() == service.Hostname()
 }

@@ -21,7 +21,7 @@ import (
 func TestNewClientNoCluster(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	t.Setenv("KUBECONFIG", "/not/asked")
-	if _, err := NewClient(ClientOptions{}); !errors.Is(err, ErrNoCluster) {
+	if _, _, err := NewClient(ClientOptions{}); !errors.Is(err, ErrNoCluster) {
 		t.Errorf("want ErrNoCluster, got %v", err)
 	}
 	t.Setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
@@ -29,7 +29,7 @@ func TestNewClientNoCluster(t *testing.T) {
 	if _, err := os.Stat("/var/run/secrets/kubernetes.io/serviceaccount/token"); err == nil {
 		t.Skip("this is a pod")
 	}
-	if _, err := NewClient(ClientOptions{}); err == nil || errors.Is(err, ErrNoCluster) || !strings.Contains(err.Error(), "service account") {
+	if _, _, err := NewClient(ClientOptions{}); err == nil || errors.Is(err, ErrNoCluster) || !strings.Contains(err.Error(), "service account") {
 		t.Errorf("a pod without a token: %v", err)
 	}
 }
@@ -53,9 +53,12 @@ clusters: [{name: c, cluster: {server: "` + server.URL + `"}}], users: [{name: u
 		{Kubeconfig: path, Version: "1.2.3"},
 		{Server: server.URL, Version: "1.2.3", QPS: 5, Burst: 10},
 	} {
-		client, err := NewClient(opts)
+		client, at, err := NewClient(opts)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if at != server.URL {
+			t.Errorf("the server is at %s", at)
 		}
 		s, err := client.CoreV1().Services("default").Get(t.Context(), "web", metav1.GetOptions{})
 		if err != nil || s.Name != "web" {
@@ -69,28 +72,28 @@ clusters: [{name: c, cluster: {server: "` + server.URL + `"}}], users: [{name: u
 		}
 	}
 	missing := filepath.Join(t.TempDir(), "nothing")
-	if _, err := NewClient(ClientOptions{Kubeconfig: missing}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), missing) {
+	if _, _, err := NewClient(ClientOptions{Kubeconfig: missing}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), missing) {
 		t.Errorf("missing file: %v", err)
 	}
 }
 
-// TestServiceAddress: what the kubelet says of the API is no way to it, unless
-// somebody has named the server itself.
+// TestServiceAddress: what the kubelet says of the API is no way to it, whoever names
+// it.
 func TestServiceAddress(t *testing.T) {
 	for _, tt := range []struct {
-		host, port string
-		want       bool
+		server, port string
+		want         bool
 	}{
-		{"10.96.0.1", "tcp://10.96.0.1:443", true},
-		{"fd00::1", "tcp://[fd00::1]:443", true},
-		{"192.0.2.1", "tcp://10.96.0.1:443", false},
-		{"api.example.org", "tcp://10.96.0.1:443", false},
-		{"192.0.2.1", "", false},
+		{"https://10.96.0.1:443", "tcp://10.96.0.1:443", true},
+		{"https://10.96.0.1", "tcp://10.96.0.1:443", true},
+		{"https://[fd00::1]:443", "tcp://[fd00::1]:443", true},
+		{"https://192.0.2.1:6443", "tcp://10.96.0.1:443", false},
+		{"https://api.example.org:443", "tcp://10.96.0.1:443", false},
+		{"https://10.96.0.1:443", "", false},
 	} {
-		t.Setenv("KUBERNETES_SERVICE_HOST", tt.host)
 		t.Setenv("KUBERNETES_PORT", tt.port)
-		if got := serviceAddress(); got != tt.want {
-			t.Errorf("%s, %s: %t", tt.host, tt.port, got)
+		if got := serviceAddress(tt.server); got != tt.want {
+			t.Errorf("%s, %s: %t", tt.server, tt.port, got)
 		}
 	}
 }

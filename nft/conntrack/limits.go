@@ -137,7 +137,7 @@ func (p params) set(name string, to int, bad func(now int) bool) bool {
 		err = write(path, strconv.Itoa(to))
 	}
 	if err != nil {
-		p.log.Warn("kernel parameter cannot be set and stays as it is; set it on the host, or give its flag 0",
+		p.log.Warn("kernel parameter cannot be set and stays as it is; set it on the host (sysctl.d), or give its setting in conntrack 0",
 			"parameter", filepath.Base(name), "value", to, "err", err)
 		return false
 	}

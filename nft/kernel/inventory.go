@@ -222,7 +222,7 @@ func (v *inventory) compareChains(s *nft.Schema, owned map[string]nft.RuleChain,
 			return fmt.Errorf("%w: chain %s sits at another hook", nft.ErrSchema, name)
 		}
 		if v.rules[name] != hashes(s, chain) {
-			return fmt.Errorf("%w: the rules of chain %s are not ours", nft.ErrSchema, name)
+			return fmt.Errorf("%w: the rules of chain %s are not those that this version and configuration make", nft.ErrSchema, name)
 		}
 	}
 	for name := range want {
