@@ -60,6 +60,22 @@ func countProbes(r prometheus.Registerer) func(path string, code int) {
 	}
 }
 
+// measureFile returns what is to be told whether the configuration file is wrong, so
+// that it shows in a registry.
+func measureFile(r prometheus.Registerer) func(wrong bool) {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "kube_nft_config_file_wrong",
+		Help: "1 if the configuration file cannot be read or is wrong: what was in force stays so, but a process that starts would end.",
+	})
+	r.MustRegister(g)
+	return func(wrong bool) {
+		g.Set(0)
+		if wrong {
+			g.Set(1)
+		}
+	}
+}
+
 // status is what is served beside metrics, at the paths of kube-proxy.
 type status struct {
 	registry prometheus.Gatherer

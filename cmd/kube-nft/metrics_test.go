@@ -40,6 +40,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}, nil)
 	controller.MeasureWalks(registry)
 	countProbes(registry)
+	measureFile(registry)
 	descs := make(chan *prometheus.Desc, 1000)
 	registry.Describe(descs)
 	close(descs)

@@ -34,6 +34,7 @@ type reloader struct {
 	gone    int  // how often in a row it was not there
 	every   time.Duration
 	apply   func(old, next plan) // brings in what may change
+	tell    func(wrong bool)     // of the file as it is now; nil is nobody
 }
 
 // run returns when the configuration needs a restart, or ctx ends.
@@ -62,15 +63,28 @@ func (r *reloader) run(ctx context.Context) error {
 	}
 }
 
+func (r *reloader) setWrong(wrong bool) {
+	r.wrong = wrong
+	if r.tell != nil {
+		r.tell(wrong)
+	}
+}
+
 // goneFor is how often in a row a file may not be there until it is said.
 const goneFor = 3
 
 func (r *reloader) noteMissing(err error) {
 	if err == nil {
+		if r.gone >= goneFor && r.tell != nil {
+			r.tell(r.wrong)
+		}
 		r.gone = 0
 		return
 	}
 	if r.gone++; r.gone == goneFor {
+		if r.tell != nil {
+			r.tell(true)
+		}
 		r.log.Warn("the configuration file cannot be read any more: what was in force stays so; a process that starts now would end", "err", err)
 	}
 }
@@ -79,7 +93,7 @@ func (r *reloader) noteMissing(err error) {
 func (r *reloader) reload(text []byte) error {
 	next, unknown, err := r.options.conclude(r.options.decode(text))
 	if err != nil {
-		r.wrong = true
+		r.setWrong(true)
 		r.log.Error("the configuration file has changed and is wrong now: what was in force stays so", "err", err)
 		return nil
 	}
@@ -89,12 +103,12 @@ func (r *reloader) reload(text []byte) error {
 	changed := config.Changed(r.now.of, next.of)
 	if len(changed) == 0 {
 		if r.wrong {
-			r.wrong = false
 			r.log.Info("the configuration file is good again, and what was in force")
 		}
+		r.setWrong(false)
 		return nil
 	}
-	r.wrong = false
+	r.setWrong(false)
 	if start := r.now.restarts(next); len(start) > 0 {
 		return fmt.Errorf("%w: %s; what is programmed stays, start kube-nft again", errRestart, strings.Join(start, ", "))
 	}

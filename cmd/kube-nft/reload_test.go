@@ -47,13 +47,17 @@ func TestReload(t *testing.T) {
 			o, p := understood(t, "--config="+path)
 			var log bytes.Buffer
 			var applied []plan
-			r := reloader{options: o, log: &logger{Logger: slog.New(slog.NewTextHandler(&log, nil))}, now: p, apply: func(_, p plan) { applied = append(applied, p) }}
+			told := false
+			r := reloader{options: o, tell: func(wrong bool) { told = wrong }, log: &logger{Logger: slog.New(slog.NewTextHandler(&log, nil))}, now: p, apply: func(_, p plan) { applied = append(applied, p) }}
 			err := r.reload([]byte(head + tt.to))
 			if errors.Is(err, errRestart) != tt.restart || (err != nil) != tt.restart {
 				t.Errorf("err = %v", err)
 			}
 			if (len(applied) == 1) != tt.applied || (tt.applied && len(applied[0].rules.Options) == 0) {
 				t.Errorf("applied %d times", len(applied))
+			}
+			if told != (tt.name == "wrong" || tt.name == "no YAML") {
+				t.Errorf("the file is told to be wrong: %t", told)
 			}
 			if !strings.Contains(log.String(), tt.log) || tt.log == "" && log.Len() > 0 {
 				t.Errorf("log, want %q in it:\n%s", tt.log, &log)

@@ -207,7 +207,7 @@ func (r *runner) startReloader(ctx context.Context) error {
 	}
 	rules := make(chan controller.Rules, 1)
 	r.config.NewRules = rules
-	files := reloader{options: r.options, log: r.log, now: r.plan, every: lookAgain, apply: func(old, p plan) {
+	files := reloader{options: r.options, log: r.log, now: r.plan, every: lookAgain, tell: measureFile(r.registry), apply: func(old, p plan) {
 		if p.of.Logging.Verbosity != old.of.Logging.Verbosity { // or it may be what /debug/flags/v has set
 			r.log.setVerbosity(int(p.of.Logging.Verbosity))
 		}

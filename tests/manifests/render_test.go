@@ -84,6 +84,7 @@ func TestChartRefuses(t *testing.T) {
 		"an unknown value":         {[]string{"apiServer=https://api:6443", "apiserver=x"}, "apiserver"},
 		"a flag without dash":      {[]string{"apiServer=https://api:6443", "extraArgs={v=2}"}, "extraArgs"},
 		"metrics nobody can reach": {[]string{"apiServer=https://api:6443", "monitoring.podMonitor=true"}, "metricsBindAddress"},
+		"probes nobody answers":    {[]string{"apiServer=https://api:6443", "config.healthzBindAddress=127.0.0.1:10256"}, "healthzBindAddress"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -13,8 +13,12 @@
 {{- fail "with kubeadm.enabled the configuration is that of ConfigMap kube-proxy: set config to null" -}}
 {{- end -}}
 {{- $metrics := get (.Values.config | default dict) "metricsBindAddress" -}}
-{{- if and .Values.monitoring.podMonitor (or (hasPrefix "127." $metrics) (hasPrefix "[::1]" $metrics)) -}}
-{{- fail "with monitoring.podMonitor Prometheus must reach config.metricsBindAddress: 0.0.0.0:10249, say" -}}
+{{- $healthz := get (.Values.config | default dict) "healthzBindAddress" -}}
+{{- if or (hasPrefix "127." $healthz) (hasPrefix "[::1]" $healthz) -}}
+{{- fail "config.healthzBindAddress must not be loopback: the kubelet's probes ask the node's address" -}}
+{{- end -}}
+{{- if and (or .Values.monitoring.podMonitor .Values.monitoring.rules) (or (hasPrefix "127." $metrics) (hasPrefix "[::1]" $metrics)) -}}
+{{- fail "with monitoring.podMonitor or monitoring.rules Prometheus must reach config.metricsBindAddress: 0.0.0.0:10249, say" -}}
 {{- end -}}
 {{- end }}
 
