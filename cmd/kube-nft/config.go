@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -358,6 +359,9 @@ func (o *options) client(p plan) (client kubernetes.Interface, server string, er
 		return nil, "", fmt.Errorf("nowhere to take Services from: give --kubeconfig FILE for a cluster, or --manifests DIRECTORY for files, or run in a pod with a service account; %w", errUsage)
 	case errors.Is(err, source.ErrServiceAddress):
 		return nil, "", fmt.Errorf("%w: name the server itself with --master https://ADDRESS:PORT, in a kubeconfig, or in the variable KUBERNETES_SERVICE_HOST; %w", err, errUsage)
+	}
+	if at, parseErr := url.Parse(server); err == nil && parseErr == nil && strings.HasSuffix(at.Hostname(), ".invalid") {
+		return nil, "", fmt.Errorf("the API server's address, %s, is what our manifests have in its place: put yours into ConfigMap kube-nft, as apiServer; %w", server, errUsage)
 	}
 	return client, server, err
 }

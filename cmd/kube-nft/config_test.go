@@ -247,6 +247,19 @@ func TestTold(t *testing.T) {
 	}
 }
 
+// TestPlaceholder: manifests that nobody has edited are told so at once.
+func TestPlaceholder(t *testing.T) {
+	t.Parallel()
+	o, p := understood(t, "--master=https://api-server.invalid:6443")
+	if _, _, err := o.client(p); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "apiServer") {
+		t.Errorf("err = %v", err)
+	}
+	o, p = understood(t, "--master=https://192.0.2.1:6443")
+	if _, server, err := o.client(p); err != nil || server != "https://192.0.2.1:6443" {
+		t.Errorf("%s, %v", server, err)
+	}
+}
+
 // TestWriteConfig: what is written is taken, and means the same.
 func TestWriteConfig(t *testing.T) {
 	t.Parallel()

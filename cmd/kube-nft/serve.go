@@ -16,8 +16,11 @@ import (
 // unless it is told to fail (bindAddressHardFail).
 const listenAgain = 5 * time.Second
 
-// requestTime bounds what a reader may take.
+// requestTime bounds what a reader may take to ask, and most answers.
 const requestTime = 10 * time.Second
+
+// answerTime bounds the longest answers, which are profiles of some minutes.
+const answerTime = 10 * time.Minute
 
 // server serves HTTP at an address of the configuration.
 type server struct {
@@ -74,6 +77,8 @@ func listen(ctx context.Context, address string, handler http.Handler, begun fun
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: requestTime,
+		ReadTimeout:       2 * requestTime,
+		WriteTimeout:      answerTime,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, 0), // of clients that misbehave
