@@ -264,7 +264,6 @@ func (o *options) prepare() (plan, *logger, error) {
 	}
 	o.tellFlags(log.Logger)
 	o.tellNotes(log.Logger, p.of)
-	o.tellDoubts(log.Logger, p)
 	return p, log, nil
 }
 

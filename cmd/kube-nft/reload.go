@@ -113,6 +113,7 @@ func (r *reloader) reload(text []byte) error {
 		return fmt.Errorf("%w: %s; what is programmed stays, start kube-nft again", errRestart, strings.Join(start, ", "))
 	}
 	r.options.tellNotes(r.log.Logger, next.of)
+	r.options.tellDoubts(r.log.Logger, next)
 	r.apply(r.now, next)
 	r.now = next
 	r.log.Info("the configuration file has changed, it is in force now", "fields", strings.Join(changed, ", "))

@@ -134,6 +134,7 @@ func (o *runOptions) serve(ctx context.Context) error {
 	}
 	log.Info("starting", "version", version(), "node", p.nodeName, "families", len(p.rules.Options), "mode", string(p.Mode),
 		"node_ports_on", p.NodePortAddresses, "node_ports_on_localhost", p.localNodePorts)
+	o.tellDoubts(log.Logger, p)
 	adjustOOMScore(*p.of.OOMScoreAdj, log.Logger)
 	p.limits.Apply(o.hostRoot, log.Logger)
 	err = controller.New(r.config, conn).Run(ctx, src)
