@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +30,9 @@ func renderCommand() *cobra.Command {
 	return cmd
 }
 
+// renderTime is how long somebody may be expected to wait for a script.
+const renderTime = time.Minute
+
 func render(ctx context.Context, w io.Writer, o *options) error {
 	p, log, err := o.prepare()
 	if err != nil {
@@ -46,7 +51,12 @@ func render(ctx context.Context, w io.Writer, o *options) error {
 	if err != nil {
 		return err
 	}
-	tables, err := controller.Compile(ctx, config, src)
+	waiting, cancel := context.WithTimeout(ctx, renderTime)
+	defer cancel()
+	tables, err := controller.Compile(waiting, config, src)
+	if errors.Is(err, controller.ErrNotSynced) && ctx.Err() == nil {
+		return fmt.Errorf("the Kubernetes API has not told of all Services, EndpointSlices and the Node within %v: see the log above", renderTime)
+	}
 	if err != nil {
 		return err
 	}
