@@ -38,7 +38,7 @@ conformance: tools ## beside the real kube-proxy, built on first use
 	$(GO) test -timeout 30m ./tests/conformance $(TESTFLAGS)
 
 race: tools ## the packages with goroutines under the race detector; wants gcc
-	CGO_ENABLED=1 $(GO) test -race -short ./nft/... ./controller/... ./tests/netlab/
+	CGO_ENABLED=1 $(GO) test -race -short ./cmd/... ./nft/... ./controller/... ./tests/netlab/
 
 bench: build tools ## times beside the raw netlink floor, in a namespace of its own
 	bin/kube-nft bench
