@@ -10,36 +10,10 @@
 package apiserver
 
 import (
-	"context"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/kube-nft/kube-nft/tests/cluster"
-	"github.com/kube-nft/kube-nft/tests/netlab"
+	"github.com/kube-nft/kube-nft/tests/process"
 )
 
-// programEnv tells the isolated process where the kube-nft to test is.
-const programEnv = "APISERVER_TEST_KUBE_NFT"
-
-// TestMain builds outside the namespaces of netlab, where the network is.
-func TestMain(m *testing.M) {
-	if netlab.Isolated() {
-		code := m.Run()
-		_ = os.RemoveAll(filepath.Dir(os.Getenv(programEnv))) // a temporary directory
-		os.Exit(code)
-	}
-	_, err := cluster.Build(context.Background(), slog.Default(), cluster.Etcd, cluster.APIServer)
-	if err != nil {
-		netlab.GiveUp(err)
-	}
-	path, err := netlab.GoBuild(context.Background(), "github.com/kube-nft/kube-nft/cmd/kube-nft")
-	if err != nil {
-		netlab.GiveUp(err)
-	}
-	if err := os.Setenv(programEnv, path); err != nil {
-		netlab.GiveUp(err)
-	}
-	netlab.Main(m)
-}
+func TestMain(m *testing.M) { process.Main(m, cluster.Etcd, cluster.APIServer) }

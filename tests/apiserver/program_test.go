@@ -28,7 +28,7 @@ func (s *site) start(name string, args ...string) *program {
 // runAgent starts kube-nft.
 func (s *site) runAgent() *program {
 	s.t.Helper()
-	return s.start(os.Getenv(programEnv), "run",
+	return s.start(process.KubeNFT(), "run",
 		"--kubeconfig", s.api.Kubeconfig(user.Name),
 		"--hostname-override", nodeName,
 		"--cluster-cidr", clusterCIDR,

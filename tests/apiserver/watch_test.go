@@ -22,6 +22,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kube-nft/kube-nft/tests/process"
 )
 
 // TestOtherProxy gives a Service to another proxy, and takes it back.
@@ -153,7 +155,7 @@ func TestWire(t *testing.T) {
 	s.createNode(nodeAddrs...)
 	web := s.createService("web", 1)
 	tap := s.newTap()
-	agent := s.start(os.Getenv(programEnv), "run", "--kubeconfig", tap.kubeconfig,
+	agent := s.start(process.KubeNFT(), "run", "--kubeconfig", tap.kubeconfig,
 		"--hostname-override", nodeName, "--conntrack-max-per-core", "0", "--logging-format", "json", "--v", "2")
 	agent.awaitProgrammed()
 	s.answers(s.client, "tcp", web.at(false), "pod-1")

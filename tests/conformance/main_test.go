@@ -12,44 +12,10 @@
 package conformance
 
 import (
-	"context"
-	"log/slog"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/kube-nft/kube-nft/tests/cluster"
-	"github.com/kube-nft/kube-nft/tests/netlab"
+	"github.com/kube-nft/kube-nft/tests/process"
 )
 
-// programEnv tells the isolated process where the kube-nft to test is; if it is set
-// from outside, that one is tested.
-const programEnv = "KUBE_NFT_PROGRAM"
-
-// TestMain builds outside the namespaces of netlab, where the network is.
-func TestMain(m *testing.M) {
-	if netlab.Isolated() {
-		os.Exit(m.Run())
-	}
-	if _, err := cluster.Build(context.Background(), slog.Default(), cluster.Etcd, cluster.APIServer, cluster.Proxy); err != nil {
-		netlab.GiveUp(err)
-	}
-	var made string
-	if os.Getenv(programEnv) == "" {
-		var err error
-		if made, err = netlab.GoBuild(context.Background(), "github.com/kube-nft/kube-nft/cmd/kube-nft"); err != nil {
-			netlab.GiveUp(err)
-		}
-		if err := os.Setenv(programEnv, made); err != nil {
-			netlab.GiveUp(err)
-		}
-	}
-	code, err := netlab.Isolate(os.Args)
-	if made != "" {
-		_ = os.RemoveAll(filepath.Dir(made))
-	}
-	if err != nil {
-		netlab.GiveUp(err)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { process.Main(m, cluster.Etcd, cluster.APIServer, cluster.Proxy) }

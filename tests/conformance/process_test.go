@@ -4,7 +4,6 @@ package conformance
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -53,7 +52,7 @@ func (s *site) runOurs(t *testing.T, kubeconfig string, c settings) *process.Pro
 	case "InterfaceNamePrefix":
 		args = append(args, "--pod-interface-name-prefix", c.ofInterface)
 	}
-	return process.Start(t, s.node, os.Getenv(programEnv), args...)
+	return process.Start(t, s.node, process.KubeNFT(), args...)
 }
 
 // runTheirs starts kube-proxy.

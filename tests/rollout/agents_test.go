@@ -3,8 +3,6 @@
 package rollout
 
 import (
-	"os"
-
 	"github.com/kube-nft/kube-nft/tests/cluster"
 	"github.com/kube-nft/kube-nft/tests/process"
 )
@@ -23,12 +21,10 @@ const (
 	readyz  = "http://127.0.0.1:10256/readyz"
 )
 
-func agentProgram() string { return os.Getenv(programEnv) }
-
 // startAgent starts kube-nft on a node.
 func (s *site) startAgent(n *node, flags ...string) *process.Process {
 	s.t.Helper()
-	return process.Start(s.t, n.Namespace, agentProgram(), append([]string{"run",
+	return process.Start(s.t, n.Namespace, process.KubeNFT(), append([]string{"run",
 		"--kubeconfig", s.kubeconfig,
 		"--hostname-override", n.Name(),
 		"--cluster-cidr", clusterCIDR,

@@ -83,7 +83,7 @@ func (s *site) checkDefaults(t *testing.T) {
 		t.Fatalf("kubeadm prints no KubeProxyConfiguration:\n%s", printed)
 	}
 	path, effective := s.writeFile("config.conf", printed), filepath.Join(t.TempDir(), "effective.yaml")
-	out, err := s.nodes[1].Command(t.Context(), agentProgram(), "run", "--config", path, "--write-config-to", effective).CombinedOutput()
+	out, err := s.nodes[1].Command(t.Context(), process.KubeNFT(), "run", "--config", path, "--write-config-to", effective).CombinedOutput()
 	if err != nil {
 		t.Errorf("kubeadm's defaults: %v: %s", err, out)
 	}
@@ -156,7 +156,7 @@ mount -o bind /sys/module /sys/module
 mount -o remount,bind,ro /sys/module
 shift 2
 mount -o remount,bind,ro /
-exec "$@"`, "sh", files, secrets, agentProgram(), "run"}
+exec "$@"`, "sh", files, secrets, process.KubeNFT(), "run"}
 	for _, arg := range container.Command[1:] {
 		args = append(args, strings.ReplaceAll(arg, "$(NODE_NAME)", n.Name()))
 	}

@@ -220,7 +220,7 @@ func (s *site) cleanProxy(n *node) {
 // cleanAgent is the same of kube-nft.
 func (s *site) cleanAgent(n *node) {
 	s.t.Helper()
-	s.Run(n.Namespace, agentProgram(), "cleanup")
+	s.Run(n.Namespace, process.KubeNFT(), "cleanup")
 	s.noTable(n, "kube-nft")
 }
 

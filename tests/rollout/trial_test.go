@@ -82,7 +82,7 @@ func (s *site) startTrial(n *node) *process.Process {
 		"clientConnection: {kubeconfig: " + s.kubeconfig + "}\nlogging: {format: json, verbosity: 2}\n"
 	path := filepath.Join(s.t.TempDir(), "config.conf")
 	s.Must(os.WriteFile(path, []byte(text), 0o600))
-	agent := process.Start(s.t, n.Namespace, agentProgram(), "run", "--config", path, "--hostname-override", n.Name(), "--service-proxy-name=kube-nft")
+	agent := process.Start(s.t, n.Namespace, process.KubeNFT(), "run", "--config", path, "--hostname-override", n.Name(), "--service-proxy-name=kube-nft")
 	agent.AwaitStatus(soon, "http://127.0.0.1:10296/readyz", http.StatusOK)
 	return agent
 }
