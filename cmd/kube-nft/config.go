@@ -119,7 +119,6 @@ func (o *options) fromFlags() *config.Configuration {
 		c.NFTables.MasqueradeBit, c.NFTables.MasqueradeAll = c.IPTables.MasqueradeBit, c.IPTables.MasqueradeAll
 		c.NFTables.SyncPeriod, c.NFTables.MinSyncPeriod = c.IPTables.SyncPeriod, c.IPTables.MinSyncPeriod
 	}
-	c.BindAddress = cmp.Or(c.BindAddress, config.New().BindAddress)
 	if o.flags.Changed("healthz-port") {
 		c.HealthzBindAddress = onPort(c.HealthzBindAddress, o.healthzPort)
 	}
@@ -259,12 +258,17 @@ func (o *options) prepare() (plan, *logger, error) {
 		return p, nil, err
 	}
 	log := newLogger(p.of)
-	for _, name := range unknown {
-		log.Warn("configuration has something that this version does not know, it is left out", "what", name)
-	}
+	tellUnknown(log.Logger, unknown)
 	o.tellFlags(log.Logger)
 	o.tellNotes(log.Logger, p.of)
 	return p, log, nil
+}
+
+// tellUnknown says what of a file is left out.
+func tellUnknown(log *slog.Logger, unknown []string) {
+	for _, name := range unknown {
+		log.Warn("configuration has something that this version does not know, it is left out", "what", name)
+	}
 }
 
 // tellFlags says which flags have no effect.

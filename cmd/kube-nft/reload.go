@@ -97,9 +97,7 @@ func (r *reloader) reload(text []byte) error {
 		r.log.Error("the configuration file has changed and is wrong now: what was in force stays so", "err", err)
 		return nil
 	}
-	for _, name := range unknown {
-		r.log.Warn("configuration has something that this version does not know, it is left out", "what", name)
-	}
+	tellUnknown(r.log.Logger, unknown)
 	changed := config.Changed(r.now.of, next.of)
 	if len(changed) == 0 {
 		if r.wrong {

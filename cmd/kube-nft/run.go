@@ -34,7 +34,7 @@ func runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Keep this host's tables in step with a cluster or with manifests",
-		Example: `  kube-nft run --config /var/lib/kube-proxy/config.conf --hostname-override node-1
+		Example: `  kube-nft run --config config.conf --hostname-override node-1
   kube-nft run --kubeconfig /etc/kubernetes/kube-proxy.conf --cluster-cidr 10.244.0.0/16
   kube-nft run --manifests /etc/kube-nft`,
 		Args: noArgs,

@@ -38,14 +38,13 @@ func New() *Configuration {
 // (pkg/proxy/apis/config/v1alpha1/defaults.go of Kubernetes). A mode that is missing
 // stays so: it means iptables there (Mode).
 func SetDefaults(c *Configuration) {
-	c.BindAddress = cmp.Or(c.BindAddress, "0.0.0.0")
+	SetEmpty(c)
 	everywhere, loopback := "0.0.0.0", "127.0.0.1"
 	if a, err := netip.ParseAddr(c.BindAddress); err == nil && a.Is6() && !a.Is4In6() {
 		everywhere, loopback = "::", "::1"
 	}
-	c.HealthzBindAddress = cmp.Or(c.HealthzBindAddress, everywhere)
-	c.MetricsBindAddress = cmp.Or(c.MetricsBindAddress, loopback)
-	SetEmpty(c)
+	c.HealthzBindAddress = cmp.Or(c.HealthzBindAddress, WithPort(everywhere, healthzPort))
+	c.MetricsBindAddress = cmp.Or(c.MetricsBindAddress, WithPort(loopback, metricsPort))
 
 	fill(&c.OOMScoreAdj, -999)
 	fill(&c.IPTables.MasqueradeBit, 14)
@@ -82,6 +81,7 @@ func SetDefaults(c *Configuration) {
 // SetDefaults it leaves alone what somebody who types flags may well want to be empty
 // or zero.
 func SetEmpty(c *Configuration) {
+	c.BindAddress = cmp.Or(c.BindAddress, "0.0.0.0")
 	c.HealthzBindAddress = WithPort(c.HealthzBindAddress, healthzPort)
 	c.MetricsBindAddress = WithPort(c.MetricsBindAddress, metricsPort)
 	c.DetectLocalMode = cmp.Or(c.DetectLocalMode, "ClusterCIDR")
