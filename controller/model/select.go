@@ -58,6 +58,15 @@ type Selection struct {
 func Select(endpoints []PortEndpoint, zone string) Selection {
 	var s Selection
 	cluster, local := forCluster(endpoints, zone), forLocal(endpoints)
+	in := 0
+	for i := range endpoints {
+		if cluster(&endpoints[i].Endpoint).In() {
+			in++
+		}
+	}
+	if in > 0 {
+		s.Cluster = make([]netip.AddrPort, 0, in) // it is kept: room to grow would be kept, too
+	}
 	for i := range endpoints {
 		e := &endpoints[i]
 		inCluster, inLocal := cluster(&e.Endpoint).In(), local(&e.Endpoint).In()

@@ -143,7 +143,8 @@ func TestAPIRecorded(t *testing.T) {
 	}
 }
 
-// TestAPIStream lists by a stream, whose end a bookmark marks.
+// TestAPIStream lists by a stream, whose end a bookmark marks. Objects are delivered as
+// they come.
 func TestAPIStream(t *testing.T) {
 	t.Parallel()
 	server := newAPIServer(t, map[string][]exchange{
@@ -152,12 +153,9 @@ func TestAPIStream(t *testing.T) {
 			event("ADDED", slice("web-1", "7")), bookmark("EndpointSlice", "discovery.k8s.io/v1", "10", true)}}},
 	})
 	sink, _ := runAPI(t, server.client(), "")
-	sink.await(t, "set slice default/web-1")
-	if sink.names()[0] != "slice default/web-1" {
-		t.Errorf("delivered before the list was complete: %v", sink.names())
-	}
+	sink.await(t, "set slice default/web-1", "set service default/web")
 	server.push("services", bookmark("Service", "v1", "10", true))
-	sink.await(t, "set service default/web", "synced")
+	sink.await(t, "synced")
 	server.push("services", event("ADDED", service("late", "11")))
 	sink.await(t, "set service default/late")
 	if told := sink.take(); !(slices.Index(told, "set service default/web") < slices.Index(told, "synced")) ||
@@ -356,5 +354,32 @@ func TestQuiet(t *testing.T) {
 		if got := strings.Count(text.String(), "level=DEBUG"); got != want || strings.Contains(text.String(), "level=ERROR") {
 			t.Errorf("at %v: %q", level, &text)
 		}
+	}
+}
+
+// TestAPIStreamAgain lists by a stream a second time: Services that went are told before
+// those that came, EndpointSlices after.
+func TestAPIStreamAgain(t *testing.T) {
+	t.Parallel()
+	server := newAPIServer(t, map[string][]exchange{
+		"services": {
+			{kind: "stream", frames: []string{event("ADDED", service("a", "5")), event("ADDED", service("b", "6")),
+				bookmark("Service", "v1", "10", true), gone}},
+			{kind: "stream", hold: true, frames: []string{event("ADDED", service("b", "6")), event("ADDED", service("c", "800")),
+				bookmark("Service", "v1", "900", true)}},
+		},
+		"endpointslices": {
+			{kind: "stream", frames: []string{event("ADDED", slice("a-1", "7")), bookmark("EndpointSlice", "discovery.k8s.io/v1", "10", true), gone}},
+			{kind: "stream", hold: true, frames: []string{event("ADDED", slice("c-1", "800")), bookmark("EndpointSlice", "discovery.k8s.io/v1", "900", true)}},
+		},
+	})
+	sink, _ := runAPI(t, server.client(), "")
+	sink.await(t, "synced", "set service default/c", "delete slice default/a-1")
+	told := sink.take()
+	if before, after := slices.Index(told, "delete service default/a"), slices.Index(told, "set service default/c"); before < 0 || after < before {
+		t.Errorf("Services that went come after those that came: %v", told)
+	}
+	if before, after := slices.Index(told, "set slice default/c-1"), slices.Index(told, "delete slice default/a-1"); before < 0 || after < before {
+		t.Errorf("EndpointSlices that went come before those that came: %v", told)
 	}
 }

@@ -24,7 +24,10 @@ type store[T metav1.Object] struct {
 	// slice to another must be in the second before it leaves the first.
 	goneFirst bool
 
-	known map[types.NamespacedName]struct{} // nil until the first list
+	// known are the objects that were handed on and are not known to be gone.
+	known map[types.NamespacedName]struct{}
+	// complete is set after the first list: before it nothing is known to be gone.
+	complete bool
 }
 
 var _ cache.TransformingStore = &store[metav1.Object]{}
@@ -40,13 +43,17 @@ func (s *store[T]) put(obj any) error {
 	if !ok {
 		return fmt.Errorf("unexpected %T", obj)
 	}
+	s.handOn(o)
+	return nil
+}
+
+func (s *store[T]) handOn(o T) {
 	if s.known == nil {
 		s.known = map[types.NamespacedName]struct{}{}
 	}
 	s.known[nameOf(o)] = struct{}{}
 	s.strip(o)
 	s.set(o)
-	return nil
 }
 
 // Delete implements cache.ReflectorStore.
@@ -64,34 +71,37 @@ func (s *store[T]) Delete(obj any) error {
 func (s *store[T]) Replace(list []any, _ string) error {
 	names := make(map[types.NamespacedName]struct{}, len(list))
 	for _, obj := range list {
-		o, ok := obj.(T)
-		if !ok {
+		switch o := obj.(type) {
+		case T:
+			names[nameOf(o)] = struct{}{}
+		case handed:
+			names[types.NamespacedName(o)] = struct{}{}
+		default:
 			return fmt.Errorf("unexpected %T", obj)
 		}
-		names[nameOf(o)] = struct{}{}
 	}
-	before := s.known
-	s.known = names
 	if s.goneFirst {
-		s.forget(before)
+		s.forget(names)
 	}
 	for i, obj := range list {
-		o := obj.(T)
 		list[i] = nil // the receiver may be done with it before the list is
-		s.strip(o)
-		s.set(o)
+		if o, ok := obj.(T); ok {
+			s.handOn(o)
+		}
 	}
 	if !s.goneFirst {
-		s.forget(before)
+		s.forget(names)
 	}
+	s.complete = true
 	s.listed()
 	return nil
 }
 
-// forget reports as gone what was known before and is not known now.
-func (s *store[T]) forget(before map[types.NamespacedName]struct{}) {
-	for name := range before {
-		if _, ok := s.known[name]; !ok {
+// forget reports as gone what is known and not among the names.
+func (s *store[T]) forget(names map[types.NamespacedName]struct{}) {
+	for name := range s.known {
+		if _, ok := names[name]; !ok {
+			delete(s.known, name)
 			s.gone(name)
 		}
 	}
@@ -100,14 +110,26 @@ func (s *store[T]) forget(before map[types.NamespacedName]struct{}) {
 // Resync implements cache.ReflectorStore; nothing is kept that could be sent again.
 func (s *store[T]) Resync() error { return nil }
 
-// Transformer implements cache.TransformingStore: a streamed list collects
-// objects before it hands them over, and collects them stripped.
+// handed stands in a streamed list for an object that was handed on as it came.
+type handed types.NamespacedName
+
+// Transformer implements cache.TransformingStore. A Reflector collects a streamed list
+// before it hands it over. All objects of a large cluster at once would be by far the
+// most memory that we ever need, so each is handed on as it comes and the list gets
+// its name, unless those that are gone have to go first.
 func (s *store[T]) Transformer() cache.TransformFunc {
 	return func(obj any) (any, error) {
-		if o, ok := obj.(T); ok {
+		o, ok := obj.(T)
+		switch {
+		case !ok:
+			return obj, nil
+		case s.goneFirst && s.complete:
 			s.strip(o)
+			return o, nil
 		}
-		return obj, nil
+		name := handed(nameOf(o))
+		s.handOn(o)
+		return name, nil
 	}
 }
 
