@@ -97,6 +97,7 @@ func (o *runOptions) checkConnections(p plan) error {
 }
 
 func (o *runOptions) serve(ctx context.Context) error {
+	boundMemory()
 	p, log, err := o.prepare()
 	if err != nil {
 		return err

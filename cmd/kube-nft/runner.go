@@ -94,6 +94,7 @@ func (r *runner) start(ctx context.Context) error {
 			first = false
 			r.log.Info("everything is programmed", "services", c.Services, "added", c.Added, "deleted", c.Deleted,
 				"batches", c.Batches, "duration", c.Took, "since_start", time.Since(began))
+			go returnMemory()
 		}
 	}
 	return nil
