@@ -345,3 +345,57 @@ func (s *spy) Apply(ctx context.Context, changes ...nft.Change) error {
 	}
 	return s.fake.Apply(ctx, changes...)
 }
+
+// TestColdCrowd: a Service that is too much for one transaction comes in several, what
+// leads to it in the last one.
+func TestColdCrowd(t *testing.T) {
+	bounds := &bounds{fake: newFake()}
+	config := testConfig()
+	delete(config.Options, nft.IPv6)
+	c := New(config, bounds)
+	load := &source.Synthetic{Services: 3, Endpoints: 3*maxBatch + 7}
+	for i := range load.Services {
+		c.queue.SetService(load.Service(i))
+		for _, s := range load.Slices(i) {
+			c.queue.SetSlice(s)
+		}
+	}
+	c.queue.Synced()
+	if err := c.pass(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if bounds.most > 2*maxBatch || len(bounds.early) > 0 {
+		t.Errorf("up to %d changes in one transaction; led to too early: %v", bounds.most, bounds.early)
+	}
+	if want := 4 * (3*maxBatch + 7); bounds.slots != want { // kube-dns has two ports
+		t.Errorf("%d endpoints, want %d", bounds.slots, want)
+	}
+}
+
+// bounds watches the size of transactions, and frontends that lead to endpoints which
+// are not there.
+type bounds struct {
+	*fake
+	most, slots int
+	early       []nft.Element
+}
+
+func (b *bounds) Apply(ctx context.Context, changes ...nft.Change) error {
+	err := b.fake.Apply(ctx, changes...)
+	for _, c := range changes {
+		b.most = max(b.most, c.Delta.Size())
+		for _, e := range c.Delta.Add {
+			switch e.Set {
+			case nft.Endpoints:
+				b.slots++
+			case nft.Services:
+				last := e.Key
+				last.Slot = 3*maxBatch + 6
+				if _, ok := b.fake.table.Elements[nft.Endpoints][last]; !ok {
+					b.early = append(b.early, e)
+				}
+			}
+		}
+	}
+	return err
+}

@@ -171,7 +171,8 @@ func (c *Controller) create(ctx context.Context, t *table, used []nft.Chain, don
 var errNoRoom = errors.New("no room for old and new elements")
 
 // converge commits the difference between what a table holds and what it should
-// hold, in bounded transactions, each of them with whole Services.
+// hold, in bounded transactions, each of them with whole Services unless one alone is
+// too much for it.
 func (c *Controller) converge(ctx context.Context, t *table, used []nft.Chain, have nft.Contents, done *Commit) error {
 	step := &convergence{c: c, t: t, done: done, held: have.Counts()}
 	chains := slices.Collect(maps.Keys(have.Chains))
@@ -196,6 +197,7 @@ func (c *Controller) converge(ctx context.Context, t *table, used []nft.Chain, h
 	for i, service := range services {
 		for e := range t.desired.Elements(service) {
 			step.want(e)
+			step.split(ctx)
 		}
 		if i+1 == urgent {
 			step.flush(ctx)
@@ -252,6 +254,15 @@ func (s *convergence) adapt(ctx context.Context, f nft.Features) {
 // bound commits what has gathered once it is enough for one transaction.
 func (s *convergence) bound(ctx context.Context) {
 	if s.diff.Delta.Size() >= maxBatch {
+		s.flush(ctx)
+	}
+}
+
+// split commits what has gathered in the midst of a Service with more endpoints than
+// one transaction should have. Its endpoints come before what leads to them, so that
+// there is no moment at which a packet finds none.
+func (s *convergence) split(ctx context.Context) {
+	if s.diff.Delta.Size() >= 2*maxBatch {
 		s.flush(ctx)
 	}
 }
@@ -345,30 +356,38 @@ func (c *Controller) urgent(name types.NamespacedName) bool {
 // manyElements is from how many elements on it is worth making chains in advance.
 const manyElements = 20_000
 
+// spareEndpoints is up to how many endpoints of a Service chains are made in advance.
+const spareEndpoints = 64
+
 // spareChains lists the chains to make with a table: those in use, and in a large
-// table also those that Services may need soon. While the table is empty they cost
-// nothing; later the kernel walks all endpoints for each of them, about 0.1 µs an
-// element (nf_tables_api.c, nf_tables_bind_set).
+// table also those that Services may need soon. To make one later costs the kernel a
+// walk over all endpoints for each of its rules, about 0.1 µs an element
+// (nf_tables_api.c, nf_tables_bind_set). But one that nobody needs costs, too: some ns
+// for each endpoint that is ever added (nft_add_set_elem). So there are those for up to
+// twice the largest number, at most 64, and above 64 only the ones beside those in use.
 func (c *Controller) spareChains(t *table, used []nft.Chain) []nft.Chain {
-	counts := t.desired.Counts()
-	if total(counts) < manyElements {
+	if total(t.desired.Counts()) < manyElements {
 		return used
 	}
+	all := make(map[nft.Chain]struct{})
 	largest := make(map[nft.ChainKind]uint32)
 	for _, chain := range used {
+		all[chain] = struct{}{}
 		largest[chain.Kind] = max(largest[chain.Kind], chain.N)
-	}
-	var all []nft.Chain
-	for kind, n := range largest {
-		for i := 1; i <= int(2*n); i++ {
-			chain := nft.Chain{Kind: kind, N: nft.Modulus(i)}
-			if chain.Balances() && (len(all) == 0 || all[len(all)-1] != chain) {
-				all = append(all, chain)
+		if n := int(chain.N); n >= spareEndpoints {
+			for i := n - n/16; i <= n+1; i++ {
+				all[nft.Chain{Kind: chain.Kind, N: nft.Modulus(i)}] = struct{}{}
 			}
 		}
 	}
-	slices.SortFunc(all, nft.Chain.Compare)
-	return all
+	for kind, n := range largest {
+		for i := 1; i <= int(min(2*n, spareEndpoints)); i++ {
+			if chain := (nft.Chain{Kind: kind, N: nft.Modulus(i)}); chain.Balances() {
+				all[chain] = struct{}{}
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(all), nft.Chain.Compare)
 }
 
 func total(counts nft.Counts) (n int) {
