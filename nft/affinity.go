@@ -151,21 +151,28 @@ func (s *Schema) learn(a Affinity) RuleChain {
 func (s *Schema) learnChains() []RuleChain {
 	common := RuleChain{Name: chainLearn}
 	for _, p := range [...]Proto{TCP, UDP, SCTP} {
-		common.Rules = append(common.Rules,
-			// meta l4proto tcp ct original ip daddr . meta l4proto . ct original proto-dst vmap @KUBE-LEARN
-			rule(proto(p), vmapOriginal(s.Family, LearnServices)),
+		// meta l4proto tcp ct original ip daddr . meta l4proto . ct original proto-dst vmap @KUBE-LEARN
+		common.Rules = append(common.Rules, rule(proto(p), vmapOriginal(s.Family, LearnServices)))
+		if s.has(NodePortAffinity) {
 			// ct original ip daddr @KUBE-NODE-IP meta l4proto tcp meta l4proto . ct original proto-dst vmap @KUBE-LEARN-NODEPORTS
-			rule(s.wasToNode(), proto(p), vmapOriginal(s.Family, LearnNodePorts)))
+			common.Rules = append(common.Rules, rule(s.wasToNode(), proto(p), vmapOriginal(s.Family, LearnNodePorts)))
+		}
 	}
 	at := func(hook string, base *Hook) RuleChain {
-		return RuleChain{Name: chainLearn + "-" + hook, Base: base, Rules: []Rule{
+		c := RuleChain{Name: chainLearn + "-" + hook, Base: base, Rules: []Rule{
 			// Once conntrack has confirmed a connection, its other packets say nothing
 			// new, though it is called so until it is answered; and its endpoint may
 			// have left meanwhile: ct status confirmed accept
 			rule(confirmed(), accept()),
-			// ct status dnat jump KUBE-LEARN
-			rule(translated(), jump(chainLearn)),
+			// The endpoints of other Services pay for this one lookup alone:
+			// ct status dnat ip daddr . meta l4proto . th dport @KUBE-LEARN-SEP jump KUBE-LEARN
+			rule(translated(), inSet(s.Family, LearnEndpoints), jump(chainLearn)),
 		}}
+		if s.has(LocalAffinity) {
+			// ct status dnat ip daddr . meta l4proto . th dport @KUBE-LEARN-SEP-XLB jump KUBE-LEARN
+			c.Rules = append(c.Rules, rule(translated(), inSet(s.Family, LearnLocalEndpoints), jump(chainLearn)))
+		}
+		return c
 	}
 	return []RuleChain{common, at("INPUT", &learnInput), at("POSTROUTING", &learnPostrouting)}
 }

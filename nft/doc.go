@@ -15,9 +15,8 @@ the second differs from the first in the word ip6 and the length of addresses.
 
 	 from outside, or from a pod               from a process on this node
 	             │                                          │
-	prerouting, nat: PREROUTING                   output, nat: OUTPUT
+	prerouting, nat: PREROUTING       output, nat: OUTPUT jump KUBE-SERVICES
 	             └───────────────────┬──────────────────────┘
-	                           KUBE-SERVICES
 	             address . protocol . port in map KUBE-SERVICES?
 	  ┌───────────────────┬──────────┴──────────────┐
 	ClusterIP      external IP,             no: to a node address?
@@ -41,8 +40,8 @@ the second differs from the first in the word ip6 and the length of addresses.
 	             port of a ClusterIP: reject
 	                          │
 	           postrouting, nat: KUBE-POSTROUTING
+	             marked: KUBE-MASQ, clear the mark and masquerade
 	             a pod that reached itself: masquerade
-	             marked: clear the mark, masquerade
 
 Chains of type nat see the first packet of a connection only; conntrack treats
 the others alike. The filter chains see every packet, and let the others go at
@@ -126,7 +125,8 @@ the table of a cluster or of manifests in this form.
 
 		chain PREROUTING {
 			type nat hook prerouting priority dstnat; policy accept;
-			jump KUBE-SERVICES
+			ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
+			ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
 		}
 		chain OUTPUT {
 			type nat hook output priority -100; policy accept;
@@ -192,8 +192,10 @@ the table of a cluster or of manifests in this form.
 
 		chain KUBE-POSTROUTING {
 			type nat hook postrouting priority srcnat; policy accept;
+			meta mark & 0x00004000 == 0x00004000 goto KUBE-MASQ
 			ct status dnat ip saddr . ip daddr @KUBE-LOOP-BACK masquerade fully-random
-			meta mark & 0x00004000 == 0x00000000 return
+		}
+		chain KUBE-MASQ {
 			meta mark set meta mark ^ 0x00004000
 			masquerade fully-random
 		}
@@ -209,14 +211,14 @@ their endpoints on this node.
 		type nat hook prerouting priority dstnat; policy accept;
 		ip saddr != 10.128.0.0/16 jump KUBE-XLB
 		ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
-		ip saddr != 10.128.0.0/16 jump KUBE-XLB-NODEPORTS
-		ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
+		ip daddr @KUBE-NODE-IP jump KUBE-XLB-NODEPORTS
 	}
 	chain KUBE-XLB {
 		ip daddr . meta l4proto . th dport vmap @KUBE-XLB
 	}
 	chain KUBE-XLB-NODEPORTS {
-		ip daddr @KUBE-NODE-IP meta l4proto . th dport vmap @KUBE-XLB-NODEPORTS
+		ip saddr != 10.128.0.0/16 meta l4proto . th dport vmap @KUBE-XLB-NODEPORTS
+		goto KUBE-NODEPORTS
 	}
 	chain KUBE-XLB-1 {
 		dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 1 map @KUBE-SEP-XLB
@@ -236,7 +238,8 @@ nothing of this: the frontend of a ClusterIP leads to fewer slots.
 # Features
 
 The external policy Local is one of the Features: sets, chains and rules that exist
-only while a Service needs them, because packets pay for them. They come in the
+only while a Service needs them, because packets pay for them. So is KUBE-LOOP-BACK,
+which the endpoints on this node are in. They come in the
 transaction of the first such Service and go in that of the last; other chains of the
 table get other rules in it. A table is adopted with whatever features it has.
 
@@ -269,7 +272,7 @@ and only endpoints that Services with affinity have now.
 	chain KUBE-LEARN-POSTROUTING {
 		type filter hook postrouting priority srcnat - 1; policy accept;
 		ct status confirmed accept
-		ct status dnat jump KUBE-LEARN
+		ct status dnat ip daddr . meta l4proto . th dport @KUBE-LEARN-SEP jump KUBE-LEARN
 	}
 	chain KUBE-LEARN {
 		meta l4proto tcp ct original ip daddr . meta l4proto . ct original proto-dst vmap @KUBE-LEARN
@@ -306,13 +309,13 @@ disjoint: the kernel takes no others.
 
 A client 198.51.100.9 connects to 192.0.2.80, TCP port 80:
 
- 1. prerouting: KUBE-SERVICES finds 192.0.2.80 . tcp . 80, counts the packet and
-    goes to KUBE-EXT-2.
+ 1. prerouting: map KUBE-SERVICES has 192.0.2.80 . tcp . 80, counts the packet and
+    leads to KUBE-EXT-2.
  2. KUBE-EXT-2 sets the mark bit, draws 0 or 1, say 1, and finds
     192.0.2.80 . tcp . 80 . 1 in KUBE-SEP: dnat to 10.128.1.3, port 8080.
  3. The packet is routed anew. forward: KUBE-UNSERVED-FORWARD accepts it at the
     second rule, since conntrack calls it translated.
- 4. postrouting: the bit is set, so it is cleared and the source becomes the
+ 4. postrouting: the bit is set, so KUBE-MASQ clears it and the source becomes the
     node's own address. The answer comes back through this node, and conntrack
     turns both translations around.
 

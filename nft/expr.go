@@ -245,12 +245,12 @@ func status(word string, bit uint32) clause {
 	}}
 }
 
-// unmarked matches packets without the mark bit.
-func unmarked(mark uint32) clause {
-	return clause{"meta mark & " + hex32(mark) + " == 0x00000000", []expr.Any{
+// marked matches packets with the mark bit.
+func marked(mark uint32) clause {
+	return clause{"meta mark & " + hex32(mark) + " == " + hex32(mark), []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: firstReg},
 		&expr.Bitwise{SourceRegister: firstReg, DestRegister: firstReg, Len: 4, Mask: native(mark), Xor: native(0)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: firstReg, Data: native(0)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: firstReg, Data: native(mark)},
 	}}
 }
 
@@ -300,10 +300,6 @@ func accept() clause {
 
 func drop() clause {
 	return clause{"drop", []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}}
-}
-
-func leave() clause {
-	return clause{"return", []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}}
 }
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

@@ -5,6 +5,7 @@ package nft
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/google/nftables/expr"
@@ -13,6 +14,7 @@ import (
 // Chains that are not named after a number of endpoints.
 const (
 	chainMarkMasq  = "KUBE-MARK-MASQ"
+	chainMasq      = "KUBE-MASQ"
 	chainServices  = "KUBE-SERVICES"
 	chainNodePorts = "KUBE-NODEPORTS"
 	chainLocal     = "KUBE-XLB"
@@ -54,18 +56,22 @@ func (s *Schema) chains() []RuleChain {
 			// reject
 			rule(reject(f)),
 		}},
+		{Name: chainMasq, Rules: []Rule{
+			// The bit goes, so that the packet is not masqueraded again when it
+			// comes by once more inside a tunnel: meta mark set meta mark ^ 0x4000
+			rule(flipMark(mark)),
+			// masquerade fully-random
+			rule(masquerade()),
+		}},
 		// ip daddr @KUBE-NODE-IP is asked before: meta l4proto . th dport vmap @KUBE-NODEPORTS
 		{Name: chainNodePorts, Rules: s.served(NodePorts)},
-		// ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
-		// ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
-		{Name: chainServices, Rules: append(s.served(Services), s.toNode(jump(chainNodePorts)))},
+		{Name: chainServices, Rules: s.services(chainNodePorts)},
 	}
 	if s.has(LocalPolicy) {
 		all = append(all,
 			// ip daddr . meta l4proto . th dport vmap @KUBE-XLB
 			RuleChain{Name: chainLocal, Rules: s.served(LocalServices)},
-			// meta l4proto . th dport vmap @KUBE-XLB-NODEPORTS
-			RuleChain{Name: chainLocalNode, Rules: s.served(LocalNodePorts)})
+			RuleChain{Name: chainLocalNode, Rules: s.localNodePorts()})
 	}
 	if s.has(SourceFilter) {
 		all = append(all, s.firewall("PREROUTING", &firewallPrerouting), s.firewall("OUTPUT", &firewallOutput))
@@ -76,18 +82,7 @@ func (s *Schema) chains() []RuleChain {
 	return append(all,
 		RuleChain{Name: "PREROUTING", Base: &natPrerouting, Rules: s.prerouting()},
 		RuleChain{Name: "OUTPUT", Base: &natOutput, Rules: []Rule{rule(jump(chainServices))}},
-		RuleChain{Name: "KUBE-POSTROUTING", Base: &natPostrouting, Rules: []Rule{
-			// A pod that reaches itself through a Service must see another address
-			// than its own: ct status dnat ip saddr . ip daddr @KUBE-LOOP-BACK masquerade fully-random
-			rule(translated(), inSet(f, LoopBack), masquerade()),
-			// meta mark & 0x4000 == 0 return
-			rule(unmarked(mark), leave()),
-			// The bit goes, so that the packet is not masqueraded again when it
-			// comes by once more inside a tunnel: meta mark set meta mark ^ 0x4000
-			rule(flipMark(mark)),
-			// masquerade fully-random
-			rule(masquerade()),
-		}},
+		RuleChain{Name: "KUBE-POSTROUTING", Base: &natPostrouting, Rules: s.postrouting(mark)},
 		s.unserved("INPUT", &filterInput, s.toNode(vmap(f, NoEndpointsNodePorts))),
 		s.unserved("FORWARD", &filterForward, s.unused()...),
 		s.unserved("OUTPUT", &filterOutput, s.unused()...),
@@ -97,33 +92,56 @@ func (s *Schema) chains() []RuleChain {
 // has reports whether the table has a feature.
 func (s *Schema) has(f Features) bool { return s.Features&f != 0 }
 
-// served returns the rules that look a frontend up. A Service port with session
-// affinity leads to a chain that returns with clients that are new to it: a second
-// map then says how those are balanced.
-func (s *Schema) served(set Set) []Rule {
-	rules := []Rule{rule(vmap(s.Family, set))}
-	if s.has(ClientAffinity) {
+// served returns the rules that look a frontend up, for packets that match first. A
+// Service port with session affinity leads to a chain that returns with clients that are
+// new to it: a second map then says how those are balanced.
+func (s *Schema) served(set Set, first ...clause) []Rule {
+	rules := []Rule{rule(append(slices.Clip(first), vmap(s.Family, set))...)}
+	if fallback := set.FallbackOf(); s.hasSet(fallback) {
 		// ip daddr . meta l4proto . th dport vmap @KUBE-AFFINITY-SERVICES
-		rules = append(rules, rule(vmap(s.Family, set.FallbackOf())))
+		rules = append(rules, rule(append(slices.Clip(first), vmap(s.Family, fallback))...))
 	}
 	return rules
 }
 
-// prerouting returns the rules for packets from outside and from pods. Node ports
-// come last, under either policy: an external IP may be an address of the node.
+// services returns the rules that look up what a packet asks for. Node ports come last:
+// an external IP may be an address of the node.
+func (s *Schema) services(nodePorts string) []Rule {
+	// ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
+	// ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
+	return append(s.served(Services), s.toNode(jump(nodePorts)))
+}
+
+// prerouting returns the rules for packets from outside and from pods. They are most:
+// the rules of KUBE-SERVICES are repeated here rather than jumped to.
 func (s *Schema) prerouting() []Rule {
 	if !s.has(LocalPolicy) {
-		return []Rule{rule(jump(chainServices))}
+		return s.services(chainNodePorts)
 	}
 	// ip saddr != 10.128.0.0/16 jump KUBE-XLB
-	rules := []Rule{s.foreign(jump(chainLocal))}
-	// ip daddr . meta l4proto . th dport vmap @KUBE-SERVICES
-	rules = append(rules, s.served(Services)...)
-	return append(rules,
-		// ip daddr @KUBE-NODE-IP jump KUBE-XLB-NODEPORTS, unless from a local pod
-		s.foreignToNode(jump(chainLocalNode)),
-		// ip daddr @KUBE-NODE-IP jump KUBE-NODEPORTS
-		s.toNode(jump(chainNodePorts)))
+	return append([]Rule{s.foreign(jump(chainLocal))}, s.services(chainLocalNode)...)
+}
+
+// localNodePorts returns the rules for packets to the node's addresses while a policy is
+// Local: like load balancer IPs, its node ports lead local pods to all endpoints.
+func (s *Schema) localNodePorts() []Rule {
+	return append(
+		// ip saddr != 10.128.0.0/16 meta l4proto . th dport vmap @KUBE-XLB-NODEPORTS
+		s.served(LocalNodePorts, s.foreigner()...),
+		// goto KUBE-NODEPORTS
+		rule(goTo(chainNodePorts)))
+}
+
+// postrouting returns the rules that replace the source of connections.
+func (s *Schema) postrouting(mark uint32) []Rule {
+	// meta mark & 0x4000 == 0x4000 goto KUBE-MASQ
+	rules := []Rule{rule(marked(mark), goTo(chainMasq))}
+	if s.has(Hairpins) {
+		// A pod that reaches itself through a Service must see another address
+		// than its own: ct status dnat ip saddr . ip daddr @KUBE-LOOP-BACK masquerade fully-random
+		rules = append(rules, rule(translated(), inSet(s.Family, LoopBack), masquerade()))
+	}
+	return rules
 }
 
 // firewall returns the base chain that drops what loadBalancerSourceRanges keeps
@@ -169,11 +187,6 @@ func (s *Schema) unserved(hook string, base *Hook, last ...Rule) RuleChain {
 
 // toNode makes a rule for packets to the addresses that node ports are served on.
 func (s *Schema) toNode(then clause) Rule { return rule(append(s.nodeAddress(), then)...) }
-
-// foreignToNode is toNode for packets that do not come from local pods.
-func (s *Schema) foreignToNode(then clause) Rule {
-	return rule(append(append(s.foreigner(), s.nodeAddress()...), then)...)
-}
 
 func (s *Schema) nodeAddress() []clause {
 	if !s.Options.AllNodePorts {

@@ -66,6 +66,13 @@ const (
 	SourceFilter
 	// ServiceRanges: it is known which addresses belong to Services.
 	ServiceRanges
+	// Hairpins: a Service has an endpoint on this node, which may reach itself.
+	Hairpins
+	// LocalAffinity: a Service with session affinity has a policy Local, and an
+	// endpoint on this node.
+	LocalAffinity
+	// NodePortAffinity: a Service with session affinity has a node port.
+	NodePortAffinity
 
 	// AllFeatures are all of them.
 	AllFeatures = 1<<iota - 1
@@ -167,13 +174,16 @@ func (s *Schema) With(f Features) *Schema {
 // to them.
 func (s *Schema) Sets() []Set {
 	var all []Set
-	for set, l := range layouts {
-		if l.needs&^s.Features == 0 {
-			all = append(all, Set(set))
+	for _, set := range Sets {
+		if s.hasSet(set) {
+			all = append(all, set)
 		}
 	}
 	return all
 }
+
+// hasSet reports whether the table has a set.
+func (s *Schema) hasSet(set Set) bool { return layouts[set].needs&^s.Features == 0 }
 
 // Dynamic returns a chain that exists only while elements lead to it.
 func (s *Schema) Dynamic(c Chain) RuleChain {

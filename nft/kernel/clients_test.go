@@ -19,7 +19,7 @@ func TestAffinityClients(t *testing.T) {
 	lab := netlab.NewT(t)
 	ns := lab.Namespace("node")
 	conn, scraper := open(t, ns), open(t, ns)
-	s := nft.NewSchema(nft.IPv4, options(nft.IPv4)).With(nft.ClientAffinity)
+	s := nft.NewSchema(nft.IPv4, options(nft.IPv4)).With(nft.ClientAffinity | nft.LocalAffinity)
 	expect := func(f nft.Family, want map[nft.Port]int) {
 		t.Helper()
 		got, err := scraper.AffinityClients(ctx, f)

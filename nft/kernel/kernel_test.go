@@ -110,7 +110,11 @@ func sample(s *nft.Schema) nft.Table {
 		t.Chains = append(t.Chains, nft.Chain{Kind: nft.Local, N: 1}, nft.Chain{Kind: nft.LocalNodePort, N: 1})
 	}
 	if s.Features&nft.ClientAffinity != 0 {
-		t.Affinities = []nft.Affinity{sticky()}
+		a := sticky()
+		if s.Features&nft.LocalAffinity == 0 {
+			a.Local, a.Ways = false, nft.Ways(0).With(nft.AffinityService).With(nft.AffinityExternal)
+		}
+		t.Affinities = []nft.Affinity{a}
 		addSticky(f, add)
 	}
 	add(nft.Firewall, nft.Key{Addr: public, Proto: nft.TCP, Port: 80}, nft.Value{})
@@ -205,10 +209,11 @@ func TestGolden(t *testing.T) {
 		}},
 		{"bridge", 0, func(o *nft.Options) { o.LocalPods = nft.LocalPods{Interface: "cni0"} }},
 		{"interface-prefix", nft.LocalPolicy, func(o *nft.Options) { o.LocalPods = nft.LocalPods{Interface: "veth*"} }},
-		{"local-policy", nft.LocalPolicy, func(*nft.Options) {}},
+		{"local-policy", nft.LocalPolicy | nft.Hairpins, func(*nft.Options) {}},
 		{"local-policy-all-node-ports", nft.LocalPolicy, func(o *nft.Options) { o.AllNodePorts, o.LocalPods = true, nft.LocalPods{} }},
 		{"source-ranges", nft.SourceFilter | nft.ServiceRanges, func(*nft.Options) {}},
 		{"affinity", nft.ClientAffinity, func(*nft.Options) {}},
+		{"affinity-local", nft.ClientAffinity | nft.LocalPolicy | nft.LocalAffinity | nft.NodePortAffinity, func(*nft.Options) {}},
 		{"everything", nft.AllFeatures, func(*nft.Options) {}},
 	}
 	for _, f := range nft.Families {
@@ -247,7 +252,7 @@ func checkGolden(t *testing.T, s *nft.Schema, name string) {
 	if s.Family == nft.IPv6 && s.Features&nft.ClientAffinity != 0 {
 		// nft 1.0.6 lists an update of a map from IPv6 addresses to addresses and
 		// ports, but loading one fails an assertion (netlink_gen_expr).
-		checkListed(t, s, listed)
+		checkListed(t, s, want.Affinities[0], listed)
 		return
 	}
 	checkLoaded(t, lab, script.String(), listed)
@@ -274,8 +279,8 @@ func checkLoaded(t *testing.T, lab *netlab.T, script, listed string) {
 
 // checkListed looks for every rule in what nft lists; behind a match of the
 // protocol nft writes the ports of that protocol.
-func checkListed(t *testing.T, s *nft.Schema, listed string) {
-	for _, chain := range append(s.Chains, s.AffinityChains(sticky())...) {
+func checkListed(t *testing.T, s *nft.Schema, a nft.Affinity, listed string) {
+	for _, chain := range append(s.Chains, s.AffinityChains(a)...) {
 		for _, r := range chain.Rules {
 			text := strings.Replace(r.Text, "daddr . th dport }", "daddr . tcp dport }", 1)
 			text = strings.Replace(text, "meta l4proto tcp update", "update", 1)

@@ -138,8 +138,8 @@ func TestHammer(t *testing.T) {
 	})
 	base, before := programmed.now()
 
-	ctx, stop := context.WithCancel(context.Background())
-	tallies := make(chan netlab.Tally)
+	ctx, stop := context.WithCancel(t.Context())
+	tallies := make(chan netlab.Tally, 8)
 	var kinds int
 	for _, from := range []*host{c.client, c.b} {
 		for _, network := range networks[:2] {
