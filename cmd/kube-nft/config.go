@@ -15,7 +15,6 @@ import (
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/kube-nft/kube-nft/controller"
 	"github.com/kube-nft/kube-nft/controller/config"
@@ -351,7 +350,7 @@ func (o *options) source(p plan, log *slog.Logger) (source.Source, error) {
 }
 
 // client returns a client of the API, and where the server is.
-func (o *options) client(p plan) (client kubernetes.Interface, server string, err error) {
+func (o *options) client(p plan) (client *source.Client, server string, err error) {
 	k := &p.of.ClientConnection
 	client, server, err = source.NewClient(source.ClientOptions{
 		Kubeconfig: k.Kubeconfig, Server: o.master, Version: version(),

@@ -110,7 +110,7 @@ func (r *runner) startEvents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.recorder = event.New(client, r.plan.nodeName, r.log.Logger)
+	r.recorder = event.New(client.Events(), r.plan.nodeName, r.log.Logger)
 	r.config.Events = r.recorder
 	ctx, r.silence = context.WithCancel(context.WithoutCancel(ctx)) // it has the last word
 	r.running.Go(func() { r.recorder.Run(ctx) })

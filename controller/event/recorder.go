@@ -32,7 +32,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/kube-nft/kube-nft/controller/model"
@@ -64,7 +64,7 @@ const (
 // Recorder makes events. Its methods may be called from several goroutines; only
 // that of Run talks to the API.
 type Recorder struct {
-	client kubernetes.Interface
+	client rest.Interface
 	node   string
 	log    *slog.Logger
 	limit  flowcontrol.RateLimiter
@@ -100,9 +100,9 @@ type saying struct {
 
 func (w saying) key() string { return w.namespace + "/" + w.about }
 
-// New returns a Recorder for a node; Run sends what it is told. The client should
-// have no other user: its rate limit is shared.
-func New(client kubernetes.Interface, node string, log *slog.Logger) *Recorder {
+// New returns a Recorder for a node; Run sends what it is told. The client is that of
+// events.k8s.io/v1, and should have no other user: its rate limit is shared.
+func New(client rest.Interface, node string, log *slog.Logger) *Recorder {
 	return &Recorder{
 		client: client,
 		node:   node,

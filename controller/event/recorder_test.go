@@ -24,10 +24,10 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/kube-nft/kube-nft/controller/model"
+	"github.com/kube-nft/kube-nft/controller/source"
 )
 
 // server is an API that keeps events, and fails as told.
@@ -118,13 +118,13 @@ func recording(t *testing.T, f func(t *testing.T, r *Recorder, s *server, log *b
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{events: make(map[string]eventsv1.Event)}
-		client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://api", Transport: s, QPS: -1,
+		client, err := source.NewClientFor(&rest.Config{Host: "http://api", Transport: s, QPS: -1,
 			ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		var log bytes.Buffer
-		r := New(client, "node-0", slog.New(slog.NewTextHandler(&log, nil)))
+		r := New(client.Events(), "node-0", slog.New(slog.NewTextHandler(&log, nil)))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { r.Run(ctx); close(done) }()

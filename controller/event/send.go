@@ -22,15 +22,14 @@ const (
 func (r *Recorder) send(ctx context.Context, w saying) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
-	events := r.client.EventsV1().Events(w.namespace)
-	_, err := events.Create(ctx, r.event(w), metav1.CreateOptions{})
+	err := r.client.Post().Namespace(w.namespace).Resource("events").Body(r.event(w)).Do(ctx).Error()
 	if !apierrors.IsAlreadyExists(err) {
 		return err
 	}
 	if w.count < 2 || w.about != w.name {
 		return nil // another node has said it, or this one before it started anew
 	}
-	_, err = events.Patch(ctx, w.name, types.MergePatchType, series(w), metav1.PatchOptions{})
+	err = r.client.Patch(types.MergePatchType).Namespace(w.namespace).Resource("events").Name(w.name).Body(series(w)).Do(ctx).Error()
 	if apierrors.IsNotFound(err) {
 		return nil // it has expired just now; next time it is made anew
 	}

@@ -22,7 +22,6 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -70,13 +69,13 @@ type APIOptions struct {
 // where the server can, and objects are stripped as they come off the wire. Run
 // never gives up; that the server does not answer is logged when it begins and
 // when it ends.
-func API(client kubernetes.Interface, opts APIOptions) Source {
+func API(client *Client, opts APIOptions) Source {
 	opts.Logger = cmp.Or(opts.Logger, slog.Default())
 	return &api{client: client, opts: opts, backoff: apiBackoff, optionalBackoff: optionalBackoff}
 }
 
 type api struct {
-	client                   kubernetes.Interface
+	client                   *Client
 	opts                     APIOptions
 	backoff, optionalBackoff wait.Backoff
 }
@@ -136,37 +135,17 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 }
 
 func (a *api) services() *cache.ListWatch {
-	c := a.client.CoreV1().Services(metav1.NamespaceAll)
-	return listWatch(c.List, c.Watch, metav1.ListOptions{FieldSelector: serviceFields, LabelSelector: serviceSelect(a.opts.ProxyName)})
+	return listWatch[corev1.ServiceList](a.client.core, "services",
+		metav1.ListOptions{FieldSelector: serviceFields, LabelSelector: serviceSelect(a.opts.ProxyName)})
 }
 
 func (a *api) slices() *cache.ListWatch {
-	c := a.client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll)
-	return listWatch(c.List, c.Watch, metav1.ListOptions{LabelSelector: sliceSelect})
+	return listWatch[discoveryv1.EndpointSliceList](a.client.discovery, "endpointslices", metav1.ListOptions{LabelSelector: sliceSelect})
 }
 
 func (a *api) node() *cache.ListWatch {
-	c := a.client.CoreV1().Nodes()
 	own := fields.OneTermEqualSelector(metav1.ObjectNameField, a.opts.NodeName).String()
-	return listWatch(c.List, c.Watch, metav1.ListOptions{FieldSelector: own})
-}
-
-// listWatch narrows a resource's requests by the selectors in narrow.
-func listWatch[L runtime.Object](
-	list func(context.Context, metav1.ListOptions) (L, error),
-	follow func(context.Context, metav1.ListOptions) (watch.Interface, error),
-	narrow metav1.ListOptions,
-) *cache.ListWatch {
-	lw := &cache.ListWatch{}
-	lw.ListWithContextFunc = func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-		o.FieldSelector, o.LabelSelector = narrow.FieldSelector, narrow.LabelSelector
-		return list(ctx, o)
-	}
-	lw.WatchFuncWithContext = func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-		o.FieldSelector, o.LabelSelector = narrow.FieldSelector, narrow.LabelSelector
-		return follow(ctx, o)
-	}
-	return lw
+	return listWatch[corev1.NodeList](a.client.core, "nodes", metav1.ListOptions{FieldSelector: own})
 }
 
 // refusable calls refused when the server refuses to list.
@@ -204,7 +183,7 @@ func (a *api) reflect(name string, example runtime.Object, lw *cache.ListWatch, 
 		},
 	}
 	logger := logr.FromSlogHandler(quiet{a.opts.Logger.Handler()})
-	return cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(watched, a.client), example, s,
+	return cache.NewReflectorWithOptions(watched, example, s,
 		cache.ReflectorOptions{Name: name, Logger: &logger, Backoff: &backoff})
 }
 

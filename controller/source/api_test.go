@@ -21,11 +21,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
 )
 
 // runAPI runs the source until the test ends and checks that it ends in peace.
-func runAPI(t *testing.T, client kubernetes.Interface, node string) (*recorder, *logs) {
+func runAPI(t *testing.T, client *Client, node string) (*recorder, *logs) {
 	t.Helper()
 	log := &logs{}
 	s := API(client, APIOptions{NodeName: node, Logger: log.logger()}).(*api)

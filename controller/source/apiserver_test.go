@@ -14,7 +14,6 @@ import (
 	"sync"
 	"testing"
 
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
 
@@ -57,13 +56,13 @@ func newAPIServer(t *testing.T, scripts map[string][]exchange) *apiServer {
 	return s
 }
 
-func (s *apiServer) client() kubernetes.Interface {
+func (s *apiServer) client() *Client {
 	return clientFor(s.t, s.http.URL)
 }
 
-func clientFor(t *testing.T, url string) kubernetes.Interface {
+func clientFor(t *testing.T, url string) *Client {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(&rest.Config{Host: url, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
+	client, err := NewClientFor(&rest.Config{Host: url, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"runtime"
 
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -38,12 +37,12 @@ type ClientOptions struct {
 
 // NewClient returns a client of the Kubernetes API, and where the server is. It opens no
 // connection.
-func NewClient(opts ClientOptions) (client kubernetes.Interface, server string, err error) {
+func NewClient(opts ClientOptions) (client *Client, server string, err error) {
 	config, err := ClientConfig(opts)
 	if err != nil {
 		return nil, "", err
 	}
-	client, err = kubernetes.NewForConfig(config)
+	client, err = NewClientFor(config)
 	if err != nil {
 		return nil, "", fmt.Errorf("make Kubernetes client: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/kube-nft/kube-nft/tests/netlab"
 )
@@ -60,8 +61,8 @@ clusters: [{name: c, cluster: {server: "` + server.URL + `"}}], users: [{name: u
 		if at != server.URL {
 			t.Errorf("the server is at %s", at)
 		}
-		s, err := client.CoreV1().Services("default").Get(t.Context(), "web", metav1.GetOptions{})
-		if err != nil || s.Name != "web" {
+		var s corev1.Service
+		if err := client.core.Get().Namespace("default").Resource("services").Name("web").Do(t.Context()).Into(&s); err != nil || s.Name != "web" {
 			t.Fatalf("%v, %v", s, err)
 		}
 		if a := got.Header.Get("Accept"); a != "application/vnd.kubernetes.protobuf,application/json" {
@@ -74,6 +75,24 @@ clusters: [{name: c, cluster: {server: "` + server.URL + `"}}], users: [{name: u
 	missing := filepath.Join(t.TempDir(), "nothing")
 	if _, _, err := NewClient(ClientOptions{Kubeconfig: missing}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), missing) {
 		t.Errorf("missing file: %v", err)
+	}
+}
+
+// TestClientLimit: the requests of all groups have one limit of their rate.
+func TestClientLimit(t *testing.T) {
+	t.Parallel()
+	c, err := NewClientFor(&rest.Config{Host: "http://api", QPS: 5, Burst: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := c.core.GetRateLimiter()
+	for _, group := range []rest.Interface{c.discovery, c.networking, c.events} {
+		if group.GetRateLimiter() != limit {
+			t.Errorf("%s has a limit of its own", group.APIVersion())
+		}
+	}
+	if _, err := NewClientFor(&rest.Config{Host: "http://api", QPS: 5}); err == nil || !strings.Contains(err.Error(), "burst is required") {
+		t.Errorf("no burst: %v", err)
 	}
 }
 

@@ -24,7 +24,6 @@ var optionalBackoff = wait.Backoff{Duration: 400 * time.Millisecond, Cap: 30 * t
 // server before Kubernetes 1.33 has none, and permissions written for an older
 // proxy leave them out.
 func (a *api) serviceCIDRs(sink Sink) *cache.Reflector {
-	c := a.client.NetworkingV1().ServiceCIDRs()
 	told := &optional{log: a.opts.Logger}
 	s := &store[*networkingv1.ServiceCIDR]{
 		strip:  StripServiceCIDR,
@@ -32,7 +31,8 @@ func (a *api) serviceCIDRs(sink Sink) *cache.Reflector {
 		gone:   func(n types.NamespacedName) { sink.DeleteServiceCIDR(n.Name) },
 		listed: func() { told.note(nil) },
 	}
-	return a.reflect("servicecidrs", &networkingv1.ServiceCIDR{}, listWatch(c.List, c.Watch, metav1.ListOptions{}), s,
+	lw := listWatch[networkingv1.ServiceCIDRList](a.client.networking, "servicecidrs", metav1.ListOptions{})
+	return a.reflect("servicecidrs", &networkingv1.ServiceCIDR{}, lw, s,
 		a.optionalBackoff, func(_ context.Context, err error) { told.note(err) })
 }
 

@@ -17,7 +17,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/kube-nft/kube-nft/controller/source"
 )
@@ -83,7 +82,7 @@ func (s *site) runSource() *cidrSink {
 	config, err := source.ClientConfig(source.ClientOptions{Kubeconfig: s.api.Kubeconfig(user.Name)})
 	s.Must(err)
 	config.Dial = s.node.DialContext
-	client, err := kubernetes.NewForConfig(config)
+	client, err := source.NewClientFor(config)
 	s.Must(err)
 	sink := &cidrSink{s: s, cidrs: make(map[string][]string)}
 	ctx, cancel := context.WithCancel(context.Background())
