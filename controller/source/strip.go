@@ -111,14 +111,23 @@ func stripMeta(m *metav1.ObjectMeta, labels []string) metav1.ObjectMeta {
 
 // keep returns what m holds under the given names, nil when that is nothing.
 func keep(m map[string]string, names []string) map[string]string {
-	kept := make(map[string]string, len(names))
+	held := 0
+	for _, name := range names {
+		if _, ok := m[name]; ok {
+			held++
+		}
+	}
+	switch held {
+	case 0:
+		return nil
+	case len(m):
+		return m
+	}
+	kept := make(map[string]string, held)
 	for _, name := range names {
 		if v, ok := m[name]; ok {
 			kept[name] = v
 		}
-	}
-	if len(kept) == 0 {
-		return nil
 	}
 	return kept
 }
