@@ -271,6 +271,25 @@ func TestDirLostAndFound(t *testing.T) {
 	m.sink.await(t, "set service default/b")
 }
 
+// TestDirGoesWhileRead takes the directory away between one file and the next.
+func TestDirGoesWhileRead(t *testing.T) {
+	t.Parallel()
+	m := start(t, map[string]string{"a.yaml": webService, "b.yaml": named("b")}, func(d *dir) {
+		d.timing.poll = 5 * time.Millisecond
+		d.opts.Check = func(o runtime.Object) error {
+			if o.(*corev1.Service).Spec.ClusterIP != "10.96.0.11" {
+				return nil
+			}
+			return os.Rename(d.path, d.path+".away")
+		}
+	})
+	m.write("a.yaml", clusterIP("10.96.0.11"))
+	m.log.await(t, "manifests cannot be read")
+	if diff := cmp.Diff([]string{"service default/b", "service default/web"}, m.sink.names()); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
 func TestDirSingleFile(t *testing.T) {
 	t.Parallel()
 	m := start(t, map[string]string{"services": webService, "other.yaml": named("other")}, func(d *dir) {

@@ -57,6 +57,9 @@ func (d *dir) scan() error {
 			d.fault(f, "manifest cannot be read: what it said before stays in force", err)
 		}
 	}
+	if _, err := os.Stat(d.path); err != nil {
+		return fmt.Errorf("read manifests: %w", err) // it went away while we read: its files say nothing by that
+	}
 	for name := range d.files {
 		if !present[name] {
 			delete(d.files, name)
