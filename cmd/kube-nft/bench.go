@@ -27,6 +27,7 @@ type benchOptions struct {
 	changes int
 	rounds  int
 	dual    bool
+	profiles
 }
 
 func benchCommand() *cobra.Command {
@@ -37,15 +38,17 @@ func benchCommand() *cobra.Command {
 		Long: `bench makes up Services, programs them in a network namespace of its own, and
 prints what that took beside the floor: the time that the kernel takes for the
 same transactions when they only need to be sent. Times are medians.`,
-		Example: "  kube-nft bench --sizes 1000x10,10000x10 --changes 500",
-		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return bench(cmd.Context(), cmd.OutOrStdout(), o) },
+		Example: `  kube-nft bench --sizes 1000x10,10000x10 --changes 500
+  kube-nft bench --sizes 30000x10 --cpuprofile cpu.pprof && go tool pprof -top cpu.pprof`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return bench(cmd.Context(), cmd.OutOrStdout(), o) },
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&o.sizes, "sizes", []string{"1000x10", "10000x10", "30000x10", "44125x1"}, "Services x endpoints of each")
 	f.IntVar(&o.changes, "changes", 200, "changes of one endpoint to measure for each size")
 	f.IntVar(&o.rounds, "rounds", 3, "cold starts and restarts to measure for each size")
 	f.BoolVar(&o.dual, "dual-stack", false, "IPv4 and IPv6")
+	o.profiles.addFlags(f)
 	return cmd
 }
 
@@ -86,6 +89,10 @@ func bench(ctx context.Context, w io.Writer, o benchOptions) error {
 		}
 		os.Exit(code)
 	}
+	return o.profiles.during(func() error { return benchSizes(ctx, w, sizes, o) })
+}
+
+func benchSizes(ctx context.Context, w io.Writer, sizes []size, o benchOptions) error {
 	fmt.Fprintf(w, "Linux %s, %d CPUs, %s; all times are medians of this run\n", kernelRelease(), runtime.NumCPU(), runtime.Version())
 	t := newReport(w)
 	for _, s := range sizes {
