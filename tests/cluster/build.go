@@ -42,12 +42,21 @@ var Programs = []Program{Etcd, APIServer, ControllerManager, Proxy, Kubectl, Kub
 // The versions are those that tests/kubernetes/go.mod names. Build finds that file
 // above the working directory, where `go test` leaves it.
 func Build(ctx context.Context, log *slog.Logger, programs ...Program) (paths []string, err error) {
+	return BuildFrom(ctx, log, newest, programs...)
+}
+
+// newest is where the versions are pinned that Build makes.
+const newest = "tests/kubernetes"
+
+// BuildFrom is Build with the versions of another module, a directory of this
+// repository that has a go.mod: programs of Kubernetes, of any number of versions.
+func BuildFrom(ctx context.Context, log *slog.Logger, module string, programs ...Program) (paths []string, err error) {
 	for _, p := range programs {
 		source, ok := sources[p]
 		if !ok {
 			return nil, fmt.Errorf("build %s: not one of %v", p, Programs)
 		}
-		path, err := source.find(ctx, log)
+		path, err := source.find(ctx, log, module)
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +92,7 @@ func (b Binaries) complete(ctx context.Context, log *slog.Logger, controllers bo
 	return b, nil
 }
 
-// program is one that is built from tests/kubernetes.
+// program is one that is built from tests/kubernetes, or another module like it.
 type program struct {
 	name    Program
 	module  string                      // the one whose version is the program's
@@ -112,8 +121,8 @@ func versionFlags(version string) string {
 }
 
 // find returns the path of the program, which exists.
-func (p program) find(ctx context.Context, log *slog.Logger) (string, error) {
-	source, err := findSource()
+func (p program) find(ctx context.Context, log *slog.Logger, module string) (string, error) {
+	source, err := findSource(module)
 	if err != nil {
 		return "", err
 	}
@@ -202,18 +211,18 @@ func (p program) build(ctx context.Context, source, version, path string) error 
 }
 
 // findSource returns the directory of the module that the programs are built from.
-func findSource() (string, error) {
+func findSource(module string) (string, error) {
 	start, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for dir := start; ; dir = filepath.Dir(dir) {
-		source := filepath.Join(dir, "tests", "kubernetes")
+		source := filepath.Join(dir, filepath.FromSlash(module))
 		if exists(filepath.Join(source, "go.mod")) {
 			return source, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("find tests/kubernetes/go.mod above %s: %w", start, fs.ErrNotExist)
+			return "", fmt.Errorf("find %s/go.mod above %s: %w", module, start, fs.ErrNotExist)
 		}
 	}
 }
