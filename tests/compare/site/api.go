@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package site makes the places in which proxies are measured: an API server with
+// a cluster's objects, and for each proxy a node of its own:
+//
+//	client ── veth ── node ── veth ── pods
+//	                   |
+//	                  veth
+//	                   |
+//	                  api     etcd and kube-apiserver
+//
+// The proxy runs in the namespace node, which is a router. The pods of all other nodes
+// are one namespace that answers at every endpoint's address. Where the node does not
+// translate a packet to a ClusterIP, it goes nowhere.
+package site
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/kube-nft/kube-nft/tests/cluster"
+	"github.com/kube-nft/kube-nft/tests/compare/shape"
+	"github.com/kube-nft/kube-nft/tests/netlab"
+)
+
+// API is a running API server. Nodes that read it may come and go.
+type API struct {
+	*cluster.Cluster
+	*shape.Loader
+	Namespace *netlab.Namespace
+
+	log   *slog.Logger
+	lab   *netlab.Lab
+	nodes atomic.Int64
+}
+
+// apiAddr is the API server's.
+var apiAddr = netip.MustParseAddr("192.0.2.2")
+
+// User is who the proxies are: the account that the API server has a role for.
+const User = "system:kube-proxy"
+
+// connections is how many of HTTP/2 write objects.
+const connections = 4
+
+// StartAPI starts an API server that has no objects but its own.
+func StartAPI(ctx context.Context, log *slog.Logger) (*API, error) {
+	lab, err := netlab.New()
+	if err != nil {
+		return nil, err
+	}
+	a := &API{log: log, lab: lab}
+	if err := a.start(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+func (a *API) start(ctx context.Context) (err error) {
+	if a.Namespace, err = a.lab.Namespace("api"); err != nil {
+		return err
+	}
+	err = errors.Join(
+		a.Namespace.Bridge("nodes"),
+		a.Namespace.Addr("nodes", netip.PrefixFrom(apiAddr, 24)))
+	if err != nil {
+		return err
+	}
+	a.Cluster, err = cluster.Start(ctx, cluster.Config{
+		Listen:       apiAddr,
+		Advertise:    apiAddr,
+		ServiceCIDRs: []netip.Prefix{shape.ServiceCIDR},
+		Users:        []cluster.User{{Name: User}},
+		Args:         serverArgs,
+		Command:      cluster.InNamespace(a.Namespace.Path()),
+		Dial:         a.Namespace.DialContext,
+		Log:          a.log,
+	})
+	if err != nil {
+		return err
+	}
+	clients := make([]*http.Client, connections)
+	for i := range clients {
+		clients[i] = a.ClientVia(cluster.Admin, a.Namespace.DialContext)
+	}
+	a.Loader = shape.NewLoader(a.URL, clients...)
+	return nil
+}
+
+// serverArgs leave out what costs the server time and shows a proxy nothing.
+var serverArgs = []string{
+	"--max-requests-inflight=0",
+	"--max-mutating-requests-inflight=0",
+	"--enable-priority-and-fairness=false",
+	"--disable-admission-plugins=ServiceAccount,LimitRanger,ResourceQuota,PodSecurity,MutatingAdmissionWebhook,ValidatingAdmissionWebhook,MutatingAdmissionPolicy,ValidatingAdmissionPolicy",
+	"--profiling=false",
+	"--etcd-compaction-interval=0",
+}
+
+// Load writes the objects of a shape.
+func (a *API) Load(ctx context.Context, s shape.Shape) error {
+	began := time.Now()
+	n, err := a.Create(ctx, s.Objects())
+	if err != nil {
+		return fmt.Errorf("load %s: %w", s.Name, err)
+	}
+	took := time.Since(began)
+	a.log.Info("the API server has the objects", "shape", s.Name, "objects", n, "took", took.Round(time.Millisecond), "per_second", int(float64(n)/took.Seconds()))
+	return nil
+}
+
+// Close ends the API server and everything at it.
+func (a *API) Close() error {
+	var err error
+	if a.Cluster != nil {
+		err = a.Cluster.Stop()
+	}
+	return errors.Join(err, a.lab.Close())
+}
