@@ -7,12 +7,16 @@ package program
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kube-nft/kube-nft/tests/compare/peer"
+	"github.com/kube-nft/kube-nft/tests/compare/result"
 	"github.com/kube-nft/kube-nft/tests/compare/setup"
+	"github.com/kube-nft/kube-nft/tests/compare/shape"
 	"github.com/kube-nft/kube-nft/tests/compare/site"
 )
 
@@ -21,49 +25,85 @@ func Command() *cobra.Command {
 	var o setup.Options
 	cmd := &cobra.Command{
 		Use:   "program",
-		Short: "Start, changes, memory and processor time of each proxy",
+		Short: "Start, changes, restart, memory and processor time of each proxy",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Complete(setup.Options{Peers: []string{"kube-nft", "nftables", "iptables"}, Shapes: []string{"1000x10"}, Rounds: 1, Limit: 2 * time.Minute})
-			return o.Isolated(cmd.Context(), slog.Default(), func() error { return measure(cmd.Context(), o) })
+			if o.Full {
+				o.Complete(full)
+			}
+			o.Complete(small)
+			return o.Isolated(cmd.Context(), slog.Default(), func() error { return measure(cmd.Context(), o, slog.Default()) })
 		},
 	}
 	o.AddFlags(cmd.Flags())
 	return cmd
 }
 
-func measure(ctx context.Context, o setup.Options) error {
+// measure measures all shapes and saves what it found, even if it cannot go on.
+func measure(ctx context.Context, o setup.Options, log *slog.Logger) error {
 	shapes, err := o.ParseShapes()
 	if err != nil {
 		return err
 	}
-	api, err := site.StartAPI(ctx, slog.Default())
+	peers, skipped, err := o.UsablePeers("start")
 	if err != nil {
 		return err
 	}
-	defer api.Close()
-	if err := api.Load(ctx, shapes[0]); err != nil {
-		return err
+	c := &collector{log: log, file: o.NewFile(ctx, log, peers), path: o.Path("program"), began: time.Now()}
+	for _, s := range skipped {
+		c.skip(s)
 	}
-	usable, _, err := o.UsablePeers("start")
+	for _, s := range shapes {
+		if err := measureShape(ctx, o, c, peers, s); err != nil {
+			return errors.Join(err, c.save())
+		}
+	}
+	log.Info("done", "results", c.path, "took", time.Since(c.began).Round(time.Second))
+	return c.save()
+}
+
+// measureShape measures all peers on the same objects, in turn.
+func measureShape(ctx context.Context, o setup.Options, c *collector, peers []peer.Peer, s shape.Shape) (err error) {
+	api, err := site.StartAPI(ctx, c.log)
 	if err != nil {
 		return err
 	}
-	for _, p := range usable {
-		n, err := api.NewNode(ctx)
-		if err != nil {
-			return err
-		}
-		r, err := n.Start(ctx, p)
-		if err != nil {
-			return err
-		}
-		time.Sleep(8 * time.Second)
-		out, err := n.Client.Run("bash", "-c", "for i in 10.1.0.0/80 10.1.1.7/80 10.0.2.0/80 10.0.0.1/443 10.0.0.10/53; do timeout 1 bash -c \"exec 3<>/dev/tcp/$i; echo $i ok\" ; done; true")
-		slog.Info(p.Name, "out", out, "err", err, "gone", r.Gone())
-		if err := n.Close(); err != nil {
-			return err
+	defer func() { err = errors.Join(err, api.Close()) }()
+	if err := api.Load(ctx, s); err != nil {
+		return err
+	}
+	took := make(map[string]time.Duration) // how long a peer needed to start
+	for round := range o.Rounds {
+		for _, p := range peers {
+			if why := tooLarge(o, p, s); why != "" {
+				c.skip(result.Skip{Section: "start", Proxy: p.Name, Shape: s.Name, What: "everything", Why: why})
+				continue
+			}
+			if round > 0 && (took[p.Name] == 0 || took[p.Name] > slowStart) {
+				continue
+			}
+			v := &visit{collector: c, plan: planOf(o, s, round), limit: o.Limit, peer: p, shape: s, api: api}
+			if took[p.Name], err = v.all(ctx); err != nil {
+				return err
+			}
+			if err := c.save(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// all runs the visit, and another one under strace. It returns how long the proxy needed
+// to start; zero is that it cannot, or not in time.
+func (v *visit) all(ctx context.Context) (time.Duration, error) {
+	err := v.run(ctx)
+	if errors.Is(err, errSlow) {
+		return 0, nil
+	}
+	took := v.startTook
+	if err == nil && took > 0 && v.plan.trace {
+		err = v.trace(ctx)
+	}
+	return took, err
 }

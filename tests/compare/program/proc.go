@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package program
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// userHZ is the unit of processor time in /proc, the same on all of Go's machines.
+const userHZ = 100
+
+// cpuTime is the processor time of a process and of all its children, those that have
+// ended too.
+func cpuTime(pid int) time.Duration {
+	ticks := 0
+	for _, p := range tree(pid) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
+		if err != nil {
+			continue // it has just ended; its parent counts it from now on
+		}
+		ticks += statTicks(text)
+	}
+	return time.Duration(ticks) * time.Second / userHZ
+}
+
+// statTicks reads utime, stime, cutime and cstime of /proc/PID/stat, and adds them up.
+func statTicks(text []byte) (sum int) {
+	after := bytes.LastIndexByte(text, ')') // the name before it may hold anything
+	fields := strings.Fields(string(text[after+1:]))
+	for i := 11; i < 15 && i < len(fields); i++ {
+		ticks, err := strconv.Atoi(fields[i])
+		if err != nil {
+			return 0
+		}
+		sum += ticks
+	}
+	return sum
+}
+
+// tree lists a process and its descendants that live.
+func tree(pid int) []int {
+	all := []int{pid}
+	for i := 0; i < len(all); i++ {
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", all[i])) // the pattern is a good one
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				continue // the thread has ended
+			}
+			for word := range strings.FieldsSeq(string(text)) {
+				if child, err := strconv.Atoi(word); err == nil {
+					all = append(all, child)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// resident is the memory that a process and its children have now, in bytes.
+func resident(pid int) (sum int64) {
+	for _, p := range tree(pid) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p))
+		if err != nil {
+			continue
+		}
+		if fields := strings.Fields(string(text)); len(fields) > 1 {
+			pages, _ := strconv.ParseInt(fields[1], 10, 64) // the kernel writes numbers
+			sum += pages * int64(os.Getpagesize())
+		}
+	}
+	return sum
+}
+
+// highWater is the most memory that the process alone has had.
+func highWater(pid int) int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	return kilobytes(string(text), "VmHWM") << 10
+}
+
+// kilobytes reads a line such as "VmHWM:  123 kB".
+func kilobytes(text, name string) int64 {
+	for line := range strings.Lines(text) {
+		if key, value, ok := strings.Cut(line, ":"); ok && key == name {
+			n, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// kernelMemory is what the kernel has allocated for itself and does not give back by
+// itself, in bytes: its tables are in it, and everybody else's.
+func kernelMemory() int64 {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	var sum int64
+	for _, name := range []string{"SUnreclaim", "VmallocUsed", "Percpu"} {
+		sum += kilobytes(string(text), name)
+	}
+	return sum << 10
+}
+
+// sampler follows the memory of a process and its children.
+type sampler struct {
+	stop chan struct{}
+	done sync.WaitGroup
+	peak int64
+}
+
+// sampleEvery is how often: a child of nft's lives for a tenth of a second or more when
+// it is large.
+const sampleEvery = 10 * time.Millisecond
+
+func sampleMemory(pid int) *sampler {
+	s := &sampler{stop: make(chan struct{})}
+	s.done.Go(func() {
+		tick := time.NewTicker(sampleEvery)
+		defer tick.Stop()
+		for {
+			s.peak = max(s.peak, resident(pid))
+			select {
+			case <-tick.C:
+			case <-s.stop:
+				s.peak = max(s.peak, highWater(pid))
+				return
+			}
+		}
+	})
+	return s
+}
+
+// end returns the most that there was. The process still runs.
+func (s *sampler) end() int64 {
+	close(s.stop)
+	s.done.Wait()
+	return s.peak
+}
