@@ -80,6 +80,9 @@ func readable(v float64, unit string) string {
 	case "s":
 		return time.Duration(v * float64(time.Second)).Round(10 * time.Microsecond).String()
 	case "B":
+		if v < 1e5 {
+			return fmt.Sprintf("%.0f B", v)
+		}
 		return fmt.Sprintf("%.2f MB", v/1e6)
 	case "1/s":
 		return fmt.Sprintf("%.0f/s", v)

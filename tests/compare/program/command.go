@@ -72,6 +72,7 @@ func measureShape(ctx context.Context, o setup.Options, c *collector, peers []pe
 	if err := api.Load(ctx, s); err != nil {
 		return err
 	}
+	var versions versions
 	took := make(map[string]time.Duration) // how long a peer needed to start
 	for round := range o.Rounds {
 		for _, p := range peers {
@@ -82,7 +83,7 @@ func measureShape(ctx context.Context, o setup.Options, c *collector, peers []pe
 			if round > 0 && (took[p.Name] == 0 || took[p.Name] > slowStart) {
 				continue
 			}
-			v := &visit{collector: c, plan: planOf(o, s, round), limit: o.Limit, peer: p, shape: s, api: api}
+			v := &visit{collector: c, plan: planOf(o, s, round), limit: o.Limit, peer: p, shape: s, api: api, versions: &versions}
 			if took[p.Name], err = v.all(ctx); err != nil {
 				return err
 			}

@@ -40,12 +40,12 @@ const deep = "10000x10"
 // planOf returns what the first visit of a peer measures, and later ones.
 func planOf(o setup.Options, s shape.Shape, round int) plan {
 	p := plan{
-		idle: 10 * time.Second, changes: 200, changesWithin: 10 * time.Second, patience: 90 * time.Second,
-		rates: []int{100, 1000}, churn: 10 * time.Second, restart: true, trace: true, traceIdle: 10 * time.Second,
+		idle: 10 * time.Second, changes: 200, changesWithin: 8 * time.Second, patience: 90 * time.Second,
+		rates: []int{100, 1000}, churn: 10 * time.Second, restart: true, trace: true, traceIdle: 5 * time.Second,
 	}
 	switch {
 	case o.Full && s.Name == deep:
-		p.idle, p.changesWithin, p.churn, p.traceIdle = 2*time.Minute, 30*time.Second, time.Minute, time.Minute
+		p.idle, p.changesWithin, p.churn, p.traceIdle = 2*time.Minute, time.Minute, time.Minute, time.Minute
 	case o.Full:
 		p.idle, p.patience = 0, time.Minute
 	}

@@ -17,7 +17,7 @@ import (
 
 // restart kills the proxy, makes a change, and starts it again on its tables.
 func (v *visit) restart(ctx context.Context) error {
-	w, err := startWatch(v.api, v.node, 2)
+	w, err := startWatch(v.api, v.node, 2, v.versions)
 	if err != nil {
 		return err
 	}
@@ -25,9 +25,9 @@ func (v *visit) restart(ctx context.Context) error {
 	if err := v.proxy.Kill(); err != nil {
 		return err
 	}
-	w.version++
+	*w.version++
 	x := w.expect()
-	if _, err := w.write(ctx, w.version); err != nil {
+	if _, err := w.write(ctx, *w.version); err != nil {
 		return err
 	}
 	load, err := startLoad(v.node, v.shape)

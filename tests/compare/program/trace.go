@@ -154,7 +154,7 @@ func (v *visit) addWritten(section, variant string, w written, changes int) {
 const tracedChanges = 5
 
 func (v *visit) traceChanges(ctx context.Context, file string) error {
-	watch, err := startWatch(v.api, v.node, 3)
+	watch, err := startWatch(v.api, v.node, 3, v.versions)
 	if err != nil {
 		return err
 	}
@@ -197,14 +197,14 @@ func (v *visit) traceRestart(ctx context.Context, file string) error {
 	if err := v.endTraced(); err != nil {
 		return err
 	}
-	watch, err := startWatch(v.api, v.node, 3)
+	watch, err := startWatch(v.api, v.node, 3, v.versions)
 	if err != nil {
 		return err
 	}
 	defer watch.close()
-	watch.version += 50 // nobody has seen it
+	*watch.version++
 	x := watch.expect()
-	if _, err := watch.write(ctx, watch.version); err != nil {
+	if _, err := watch.write(ctx, *watch.version); err != nil {
 		return err
 	}
 	if v.proxy, err = v.node.StartUnder(ctx, v.peer, traceArgs(file)...); err != nil {

@@ -28,6 +28,8 @@ type visit struct {
 	crowd *crowd
 	watch *watch
 	lock  *lockProber // nil if there is no such lock
+	// versions are what the API server has, of all visits.
+	versions *versions
 	// startTook is how long it was until all Services carried packets.
 	startTook time.Duration
 }
@@ -170,9 +172,10 @@ func (v *visit) takeLock(section string) {
 
 // idle measures what the proxy does when there is nothing to do.
 func (v *visit) idle(ctx context.Context) error {
-	before, began := cpuTime(v.proxy.PID()), time.Now()
+	before, precise, began := cpuTime(v.proxy.PID()), runTime(v.proxy.PID()), time.Now()
 	v.sleep(ctx, v.plan.idle)
 	used, took := cpuTime(v.proxy.PID())-before, time.Since(began)
+	used = max(used, runTime(v.proxy.PID())-precise)
 	row := v.row("idle", "", "cpu-hour", "s")
 	row.Note = fmt.Sprintf("extrapolated from %v", took.Round(time.Second))
 	v.add(row, used.Seconds()*time.Hour.Seconds()/took.Seconds())
@@ -183,11 +186,11 @@ func (v *visit) idle(ctx context.Context) error {
 // changes measures single changes that meet the proxy idle.
 func (v *visit) changes(ctx context.Context) error {
 	var err error
-	if v.watch, err = startWatch(v.api, v.node, 0); err != nil {
+	if v.watch, err = startWatch(v.api, v.node, 0, v.versions); err != nil {
 		return err
 	}
 	defer v.watch.close()
-	if _, err := v.watch.write(ctx, 0); err != nil {
+	if _, err := v.watch.write(ctx, *v.watch.version); err != nil {
 		return err
 	}
 	v.takeLockQuietly()
@@ -232,7 +235,7 @@ func (v *visit) oneKind(ctx context.Context, kind string) error {
 		v.pause(ctx, got.packet)
 		used += cpuTime(v.proxy.PID()) - before
 		if kind == "add" { // the first goes, so that each change is from one to two
-			if _, err := v.watch.write(ctx, v.watch.version); err != nil {
+			if _, err := v.watch.write(ctx, *v.watch.version); err != nil {
 				return err
 			}
 			v.pause(ctx, got.packet)
@@ -262,7 +265,7 @@ func (v *visit) churn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w, err := startWatch(v.api, v.node, 1)
+	w, err := startWatch(v.api, v.node, 1, v.versions)
 	if err != nil {
 		return err
 	}

@@ -20,13 +20,17 @@ import (
 type watch struct {
 	api     *site.API
 	service int
-	version int // of the endpoint that was written last
+	version *int // of the endpoint that was written last
 	asking  *socket
 	pods    *socket
 	want    atomic.Pointer[want]
 	stop    chan struct{}
 	done    sync.WaitGroup
 }
+
+// versions are those of all watched Services, as the API server has them. They only
+// grow: what one proxy was shown last is not what the next is to be shown first.
+type versions [shape.Watched]int
 
 // want is an endpoint that is waited for.
 type want struct {
@@ -37,8 +41,8 @@ type want struct {
 
 const watchEvery = time.Millisecond
 
-func startWatch(api *site.API, n *site.Node, service int) (*watch, error) {
-	w := &watch{api: api, service: service, stop: make(chan struct{})}
+func startWatch(api *site.API, n *site.Node, service int, all *versions) (*watch, error) {
+	w := &watch{api: api, service: service, version: &all[service], stop: make(chan struct{})}
 	var err error
 	if w.asking, err = openSocket(n.Client, n.Inside); err != nil {
 		return nil, err
@@ -90,14 +94,14 @@ type lag struct {
 // change gives the watched Service a new endpoint, beside the one that it has or in
 // place of it, and waits for the first packet that reaches it.
 func (w *watch) change(ctx context.Context, keep bool, limit time.Duration) (lag, error) {
-	versions := []int{w.version + 1}
+	*w.version++
+	endpoints := []int{*w.version}
 	if keep {
-		versions = []int{w.version, w.version + 1}
+		endpoints = append(endpoints, *w.version-1)
 	}
-	w.version++
 	x := w.expect()
 	began := time.Now()
-	write, err := w.write(ctx, versions...)
+	write, err := w.write(ctx, endpoints...)
 	if err != nil {
 		return lag{}, err
 	}
@@ -107,7 +111,7 @@ func (w *watch) change(ctx context.Context, keep bool, limit time.Duration) (lag
 
 // expect begins to look for the endpoint of the latest version.
 func (w *watch) expect() *want {
-	x := &want{addr: shape.WatchedEndpoint(w.service, w.version), at: make(chan time.Time, 1)}
+	x := &want{addr: shape.WatchedEndpoint(w.service, *w.version), at: make(chan time.Time, 1)}
 	w.want.Store(x)
 	return x
 }
