@@ -18,48 +18,48 @@ const userHZ = 100
 
 // cpuTime is the processor time of a process and of all its children, those that have
 // ended too.
-func cpuTime(pid int) time.Duration {
-	ticks := 0
+func cpuTime(pid int) (sum time.Duration) {
 	for _, p := range tree(pid) {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
 		if err != nil {
 			continue // it has just ended; its parent counts it from now on
 		}
-		ticks += statTicks(text)
+		const tick = time.Second / userHZ
+		own, ended := statTicks(text)
+		sum += max(threadTime(p), time.Duration(own)*tick) + time.Duration(ended)*tick
 	}
-	return time.Duration(ticks) * time.Second / userHZ
+	return sum
 }
 
-// statTicks reads utime, stime, cutime and cstime of /proc/PID/stat, and adds them up.
-func statTicks(text []byte) (sum int) {
+// threadTime is the time that the threads of a process have run. It is exact, where
+// other files count in hundredths of a second, but forgets threads that have ended.
+func threadTime(pid int) (sum time.Duration) {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid)) // the pattern is a good one
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		run, _, _ := strings.Cut(string(text), " ")
+		ns, _ := strconv.ParseInt(run, 10, 64) // the kernel writes numbers
+		sum += time.Duration(ns)
+	}
+	return sum
+}
+
+// statTicks reads the times in /proc/PID/stat: its own, which are utime and stime, and
+// those of children that have ended, cutime and cstime.
+func statTicks(text []byte) (own, ended int) {
 	after := bytes.LastIndexByte(text, ')') // the name before it may hold anything
 	fields := strings.Fields(string(text[after+1:]))
-	for i := 11; i < 15 && i < len(fields); i++ {
-		ticks, err := strconv.Atoi(fields[i])
-		if err != nil {
-			return 0
-		}
-		sum += ticks
+	if len(fields) < 15 {
+		return 0, 0
 	}
-	return sum
-}
-
-// runTime is the time that the living threads of a process and its children have run.
-// It is exact where cpuTime counts in hundredths of a second, but forgets who has ended.
-func runTime(pid int) (sum time.Duration) {
-	for _, p := range tree(pid) {
-		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p)) // the pattern is a good one
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				continue // the thread has ended
-			}
-			run, _, _ := strings.Cut(string(text), " ")
-			ns, _ := strconv.ParseInt(run, 10, 64) // the kernel writes numbers
-			sum += time.Duration(ns)
-		}
+	var times [4]int
+	for i := range times {
+		times[i], _ = strconv.Atoi(fields[11+i]) // the kernel writes numbers
 	}
-	return sum
+	return times[0] + times[1], times[2] + times[3]
 }
 
 // tree lists a process and its descendants that live.

@@ -172,10 +172,9 @@ func (v *visit) takeLock(section string) {
 
 // idle measures what the proxy does when there is nothing to do.
 func (v *visit) idle(ctx context.Context) error {
-	before, precise, began := cpuTime(v.proxy.PID()), runTime(v.proxy.PID()), time.Now()
+	before, began := cpuTime(v.proxy.PID()), time.Now()
 	v.sleep(ctx, v.plan.idle)
 	used, took := cpuTime(v.proxy.PID())-before, time.Since(began)
-	used = max(used, runTime(v.proxy.PID())-precise)
 	row := v.row("idle", "", "cpu-hour", "s")
 	row.Note = fmt.Sprintf("extrapolated from %v", took.Round(time.Second))
 	v.add(row, used.Seconds()*time.Hour.Seconds()/took.Seconds())
