@@ -7,7 +7,7 @@ GO ?= go
 CLUSTER := ./tests/apiserver/... ./tests/cluster/... ./tests/manifests/... ./tests/rollout/...
 TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/manifests -e /tests/image -e /tests/rollout)
 
-.PHONY: build demo test test-cluster test-image conformance race bench lint update image tools tools-cluster clean
+.PHONY: build demo test test-cluster test-image test-compare conformance race bench compare compare-full lint update image tools tools-cluster tools-compare clean
 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
@@ -19,6 +19,10 @@ tools: ## what tests and demo call beside Go: ip and nft
 tools-cluster: tools ## what kube-proxy calls in iptables mode
 	@command -v iptables-restore >/dev/null || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends iptables; }
+
+tools-compare: tools-cluster ## what compares kube-nft with others, in all modes of kube-proxy
+	@command -v strace >/dev/null || { apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends strace; }
 
 demo: build tools ## the main job, shown in a terminal
 	bin/kube-nft demo
@@ -37,17 +41,30 @@ test-image: tools ## the image in its DaemonSet, on containerd; with the API ser
 conformance: tools ## beside the real kube-proxy, built on first use
 	$(GO) test -timeout 30m ./tests/conformance $(TESTFLAGS)
 
+test-compare: tools-compare ## the comparison itself, in a cluster of no size
+	cd tests/compare && $(GO) test -timeout 20m $(TESTFLAGS) ./...
+
 race: tools ## the packages with goroutines under the race detector; wants gcc
 	CGO_ENABLED=1 $(GO) test -race -short ./cmd/... ./nft/... ./controller/... ./tests/netlab/
 
 bench: build tools ## times beside the raw netlink floor, in a namespace of its own
 	bin/kube-nft bench
 
+bin/compare: FORCE
+	$(GO) build -C tests/compare -o ../../bin/compare .
+
+compare: bin/compare tools-compare ## beside kube-proxy, in minutes once its programs are built; results in bin/compare-results
+	bin/compare all
+
+compare-full: bin/compare tools-compare ## the same in large clusters, which takes an hour
+	bin/compare all --full
+
 lint: ## gofmt, vet, staticcheck, a tidy go.mod
 	@test -z "$$(gofmt -l .)" || { gofmt -d . ; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
+	cd tests/compare && $(GO) vet ./... && $$(cd ../.. && $(GO) tool -n staticcheck) ./... && $(GO) mod tidy -diff
 
 update: ## rewrite the golden files, and deploy/kube-nft.yaml
 	$(GO) test ./nft/kernel ./tests ./controller/config ./tests/manifests -update
@@ -57,3 +74,5 @@ image: ## a container image with nothing but the binary
 
 clean:
 	rm -rf bin
+
+FORCE:
