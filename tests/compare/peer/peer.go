@@ -31,9 +31,9 @@ type Peer struct {
 	// MinSync is how long the proxy waits between two passes over its tables. Whoever
 	// wants to meet it idle waits longer.
 	MinSync time.Duration
-	// Quadratic says that its work on n Services is of the order of n², which a full
-	// comparison leaves out where it would take hours.
-	Quadratic bool
+	// Most is how many Services a full comparison gives it: beyond, it would take an hour.
+	// Zero is any number.
+	Most int
 }
 
 const (
@@ -45,9 +45,9 @@ const (
 var All = []Peer{
 	{Name: "kube-nft", About: "of this checkout"},
 	{Name: "nftables", About: "kube-proxy, mode nftables", Module: newest, Mode: "nftables", Needs: []string{"nft"}, MinSync: time.Second},
-	{Name: "nftables-1.36", About: "the same of Kubernetes 1.36", Module: older, Mode: "nftables", Needs: []string{"nft"}, MinSync: time.Second},
+	{Name: "nftables-1.36", About: "the same of Kubernetes 1.36", Module: older, Mode: "nftables", Needs: []string{"nft"}, MinSync: time.Second, Most: 10_000},
 	{Name: "iptables", About: "kube-proxy, mode iptables, with iptables-legacy", Module: newest, Mode: "iptables", Tools: "legacy", MinSync: time.Second},
-	{Name: "iptables-nft", About: "kube-proxy, mode iptables, with iptables-nft", Module: newest, Mode: "iptables", Tools: "nft", MinSync: time.Second, Quadratic: true},
+	{Name: "iptables-nft", About: "kube-proxy, mode iptables, with iptables-nft", Module: newest, Mode: "iptables", Tools: "nft", MinSync: time.Second, Most: 5_000},
 	{Name: "ipvs", About: "kube-proxy, mode ipvs", Module: newest, Mode: "ipvs", Tools: "legacy", Needs: []string{"ipset"}, Needy: "/proc/net/ip_vs", MinSync: time.Second},
 }
 

@@ -4,6 +4,9 @@ package program
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -89,4 +92,68 @@ func (c *churn) run(ctx context.Context, rate int) (written int, err error) {
 	close(work)
 	writers.Wait()
 	return int(count.Load()), err
+}
+
+// churn measures changes while many others are written.
+func (v *visit) churn(ctx context.Context) error {
+	c, err := newChurn(v.api, v.shape)
+	if err != nil {
+		return err
+	}
+	w, err := startWatch(v.api, v.node, 1, v.versions)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	v.takeLockQuietly()
+	for _, rate := range v.plan.rates {
+		if err := v.churnAt(ctx, c, w, rate); err != nil {
+			return err
+		}
+	}
+	v.takeLock("churn")
+	return v.proxy.Gone()
+}
+
+// churnAt measures changes while others are written at a rate.
+func (v *visit) churnAt(ctx context.Context, c *churn, w *watch, rate int) error {
+	writing, cancel := context.WithTimeout(ctx, v.plan.churn)
+	defer cancel()
+	var written int
+	var failed error
+	var writer sync.WaitGroup
+	before, began := cpuTime(v.proxy.PID()), time.Now()
+	writer.Go(func() { written, failed = c.run(writing, rate) })
+	packets, writes, note, err := v.changesDuring(ctx, writing, w)
+	writer.Wait()
+	used, took := cpuTime(v.proxy.PID())-before, time.Since(began)
+	if err = errors.Join(err, failed); err != nil {
+		return err
+	}
+	variant := fmt.Sprintf("%d/s", rate)
+	row := v.row("churn", variant, "first-packet", "s")
+	row.Note = note
+	v.add(row, packets...)
+	v.add(v.row("churn", variant, "api-write", "s"), writes...)
+	v.add(v.row("churn", variant, "rate", "1/s"), float64(written)/v.plan.churn.Seconds())
+	v.add(v.row("churn", variant, "cpu-per-change", "s"), used.Seconds()/float64(max(1, written+len(packets))))
+	v.add(v.row("churn", variant, "cpu-share", "ratio"), used.Seconds()/took.Seconds())
+	v.settle(ctx)
+	return nil
+}
+
+// changesDuring measures changes, one soon after the other, for as long as writing lasts.
+func (v *visit) changesDuring(ctx, writing context.Context, w *watch) (packets, writes []float64, note string, err error) {
+	for writing.Err() == nil {
+		got, err := w.change(ctx, false, v.changeLimit())
+		if errors.Is(err, errUnseen) {
+			return packets, writes, err.Error(), nil
+		}
+		if err != nil {
+			return nil, nil, "", err
+		}
+		packets, writes = append(packets, got.packet.Seconds()), append(writes, got.write.Seconds())
+		v.sleep(writing, time.Duration(10+rand.IntN(20))*time.Millisecond)
+	}
+	return packets, writes, "", nil
 }

@@ -3,6 +3,7 @@
 package program
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/kube-nft/kube-nft/tests/compare/peer"
@@ -34,40 +35,40 @@ var (
 	}
 )
 
-// deep is the shape of a full comparison in which everything is measured for long.
-const deep = "10000x10"
+const (
+	// deep is the shape of a full comparison in which everything is measured, for long.
+	deep = "10000x10"
+	// shallow is the other one in which everything is measured.
+	shallow = "1000x10"
+)
 
-// planOf returns what the first visit of a peer measures, and later ones.
-func planOf(o setup.Options, s shape.Shape, round int) plan {
-	p := plan{
-		idle: 10 * time.Second, changes: 200, changesWithin: 8 * time.Second, patience: 90 * time.Second,
+// planOf returns what a visit measures.
+func planOf(o setup.Options, p peer.Peer, s shape.Shape, round int) plan {
+	all := plan{
+		idle: 10 * time.Second, changes: 200, changesWithin: 6 * time.Second, patience: 90 * time.Second,
 		rates: []int{100, 1000}, churn: 10 * time.Second, restart: true, trace: true, traceIdle: 5 * time.Second,
 	}
 	switch {
-	case o.Full && s.Name == deep:
-		p.idle, p.changesWithin, p.churn, p.traceIdle = 2*time.Minute, time.Minute, time.Minute, time.Minute
-	case o.Full:
-		p.idle, p.patience = 0, time.Minute
+	case round > 0:
+		return plan{changes: all.changes, changesWithin: all.changesWithin, patience: all.patience / 2}
+	case !o.Full || s.Name == shallow:
+	case s.Name == deep && p.Most == 0:
+		all.idle, all.changesWithin, all.churn, all.traceIdle = 2*time.Minute, 30*time.Second, time.Minute, 30*time.Second
+	default:
+		all.idle, all.trace = 0, false
 	}
-	if round > 0 {
-		p = plan{changes: p.changes, changesWithin: p.changesWithin / 2, patience: p.patience / 2}
-	}
-	return p
+	return all
 }
 
-const (
-	// slowStart is where a full comparison measures changes only, and once.
-	slowStart = 45 * time.Second
-	// quadraticLimit is how many Services a full comparison gives to whoever's work
-	// grows with their square.
-	quadraticLimit = 5000
-)
+// slowStart is how long a start is after which only changes are measured, a few, and
+// nothing a second time.
+const slowStart = 45 * time.Second
 
 // without returns the plan for a proxy that needed so long to start.
 func (p plan) without(took time.Duration) plan {
 	if took > slowStart {
 		p.idle, p.churn, p.restart, p.trace = 0, 0, false, false
-		p.changes = few
+		p.changes = min(p.changes, few)
 	}
 	return p
 }
@@ -75,8 +76,8 @@ func (p plan) without(took time.Duration) plan {
 // tooLarge says why a full comparison leaves out a peer in a shape; empty is that it
 // does not.
 func tooLarge(o setup.Options, p peer.Peer, s shape.Shape) string {
-	if o.Full && p.Quadratic && s.Services > quadraticLimit {
-		return "it would take hours: its work grows with the square of the number of Services"
+	if o.Full && p.Most > 0 && s.Services > p.Most {
+		return fmt.Sprintf("a full comparison gives it %d Services at most; name it and the shape without --full", p.Most)
 	}
 	return ""
 }
