@@ -17,7 +17,9 @@ import (
 // lockProber finds out how long the lock of a namespace's nftables is held: every few
 // milliseconds it begins a transaction upon a generation of the tables that there has
 // never been. The kernel takes the lock, finds that out, and gives it back at once. (It
-// does not do so if a transaction fails later: then it waits for all processors.)
+// does not do so if a transaction fails later: then it waits for all processors.) While
+// it waits for the lock, nobody else begins a transaction, not even in another namespace:
+// what is compared has the machine for itself.
 type lockProber struct {
 	fd   int
 	stop chan struct{}

@@ -80,7 +80,8 @@ func forgetFlows() error {
 }
 
 // programming is how long the proxy has worked at its tables until now, by its own
-// metrics, which have the same name in all of them.
+// metrics, which have the same name in all of them. Of the two families one has all the
+// work; some count it for both.
 func programming(n *site.Node) (seconds float64, ok bool) {
 	status, text, err := process.Get(n.Router, "http://"+peer.MetricsAddress+"/metrics")
 	if err != nil || status != 200 {
@@ -92,7 +93,7 @@ func programming(n *site.Node) (seconds float64, ok bool) {
 			continue
 		}
 		if sum, err := strconv.ParseFloat(value, 64); err == nil {
-			seconds, ok = seconds+sum, true
+			seconds, ok = max(seconds, sum), true
 		}
 	}
 	return seconds, ok
