@@ -81,20 +81,25 @@ func (p Peer) Program(ctx context.Context, log *slog.Logger) (string, error) {
 	return paths[0], nil
 }
 
-// Version is what the peer's program says that it is.
-func (p Peer) Version(ctx context.Context, log *slog.Logger) string {
+// Version is the name of the peer's program, which others may have in common with it,
+// and what that says of its version; empty is nothing.
+func (p Peer) Version(ctx context.Context, log *slog.Logger) (program, version string) {
+	program, arg := "kube-proxy", "--version"
+	switch p.Module {
+	case "":
+		program, arg = "kube-nft", "version"
+	case older:
+		program = filepath.Base(older)
+	}
 	path, err := p.Program(ctx, log)
 	if err != nil {
-		return ""
-	}
-	arg := "--version"
-	if p.Module == "" {
-		arg = "version"
+		return program, ""
 	}
 	out, err := exec.CommandContext(ctx, path, arg).Output()
 	if err != nil {
-		return ""
+		return program, ""
 	}
-	_, version, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
-	return version
+	_, version, _ = strings.Cut(strings.TrimSpace(string(out)), " ")
+	version, _, _ = strings.Cut(version, " go1")
+	return program, version
 }

@@ -25,6 +25,7 @@ func (v *visit) restart(ctx context.Context) error {
 	if err := v.proxy.Kill(); err != nil {
 		return err
 	}
+	v.takeLockQuietly()
 	*w.version++
 	x := w.expect()
 	if _, err := w.write(ctx, *w.version); err != nil {
@@ -53,6 +54,7 @@ func (v *visit) restart(ctx context.Context) error {
 	v.add(v.row("restart", "", "asked", "1"), float64(asked))
 	v.add(v.row("restart", "", "lost", "1"), float64(lost))
 	v.settle(ctx)
+	v.takeLock("restart")
 	return errors.Join(failed, v.proxy.Gone())
 }
 

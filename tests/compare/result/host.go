@@ -3,9 +3,9 @@
 package result
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -26,16 +26,16 @@ func NewHost() Host {
 	kb, _, _ := strings.Cut(field(read("/proc/meminfo"), "MemTotal"), " ")
 	total, _ := strconv.Atoi(kb) // nothing is a fact like any other
 	h.MemoryMB = total / 1024
-	for name, args := range map[string][]string{
-		"nft": {"nft", "--version"}, "iptables": {"iptables", "--version"}, "ipset": {"ipset", "--version"},
-	} {
-		if out, err := exec.Command(args[0], args[1:]...).Output(); err == nil {
-			line, _, _ := bytes.Cut(out, []byte("\n"))
-			h.Versions[name] = strings.TrimSpace(strings.TrimPrefix(string(line), name))
+	for _, name := range []string{"nft", "iptables", "ipset"} {
+		if out, err := exec.Command(name, "--version").Output(); err == nil {
+			h.Versions[name] = string(version.Find(out))
 		}
 	}
 	return h
 }
+
+// version is what a tool calls its version, in whatever it says of itself.
+var version = regexp.MustCompile(`v[0-9][0-9.]*`)
 
 // Commit returns that of the working directory, with a plus if something is changed.
 func Commit() string {

@@ -86,7 +86,11 @@ func (o *Options) UsablePeers(section string) (usable []peer.Peer, skipped []res
 func (o *Options) NewFile(ctx context.Context, log *slog.Logger, peers []peer.Peer) *result.File {
 	f := &result.File{Host: result.NewHost(), Started: time.Now().UTC().Truncate(time.Second), Commit: result.Commit(), Args: slices.Clone(os.Args[1:])}
 	for _, p := range peers {
-		f.Host.Versions[p.Name] = p.Version(ctx, log)
+		program, version := p.Version(ctx, log)
+		if version == "(devel)" { // as built from a copy of the sources
+			version = f.Commit
+		}
+		f.Host.Versions[program] = version
 	}
 	return f
 }
