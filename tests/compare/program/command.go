@@ -8,7 +8,9 @@ package program
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,7 +28,12 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "program",
 		Short: "Start, changes, restart, memory and processor time of each proxy",
-		Args:  cobra.NoArgs,
+		Long: fmt.Sprintf(`program starts each proxy on the same objects, and measures how soon Services carry packets,
+how soon a change meets its first packet, alone and beside many others, what is lost and
+written over a restart, and what all that takes of memory, of processor time and of the
+lock of nftables. It measures %s at %s, and in full %s at %s.`,
+			strings.Join(small.Peers, ", "), strings.Join(small.Shapes, ", "), strings.Join(full.Peers, ", "), strings.Join(full.Shapes, ", ")),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Full {
 				o.Complete(full)

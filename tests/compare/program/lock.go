@@ -27,6 +27,7 @@ type lockProber struct {
 
 	mu    sync.Mutex
 	waits []float64 // seconds
+	since time.Time // when the probe began that is under way; zero is none
 	err   error
 }
 
@@ -51,8 +52,12 @@ func (p *lockProber) run() {
 	tick := time.NewTicker(lockEvery)
 	defer tick.Stop()
 	for {
+		p.mu.Lock()
+		p.since = time.Now()
+		p.mu.Unlock()
 		took, err := p.probe()
 		p.mu.Lock()
+		p.since = time.Time{}
 		if err != nil {
 			p.err = err
 			p.mu.Unlock()
@@ -68,11 +73,14 @@ func (p *lockProber) run() {
 	}
 }
 
-// take returns what was measured since the last call.
+// take returns what was measured since the last call, with what is still waited for.
 func (p *lockProber) take() (seconds []float64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	seconds, p.waits = p.waits, nil
+	if waits := time.Since(p.since); !p.since.IsZero() && waits > lockEvery {
+		seconds = append(seconds, waits.Seconds())
+	}
 	return seconds, p.err
 }
 

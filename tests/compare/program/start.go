@@ -21,10 +21,10 @@ func (v *visit) start(ctx context.Context) (err error) {
 		return err
 	}
 	v.addStart(got)
-	v.add(v.row("start", "", "cpu", "s"), cpu.Seconds())
+	used, peak := v.row("start", "", "cpu", "s"), v.row("memory", "", "rss-peak", "B")
+	used.Note, peak.Note = got.notDone(v.limit), got.notDone(v.limit)
+	v.add(used, cpu.Seconds())
 	v.settle(ctx)
-	peak := v.row("memory", "", "rss-peak", "B")
-	peak.Note = got.notDone(v.limit)
 	v.add(peak, float64(memory.end()))
 	v.takeLock("start")
 	if got.left > 0 {
