@@ -30,7 +30,7 @@ type socket struct {
 const (
 	batch     = 128 // packets for one system call
 	firstPort = 2048
-	buffer    = 8 << 20
+	buffer    = 32 << 20
 )
 
 // openSocket opens one. What is sent comes from the address.
