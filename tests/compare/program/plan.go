@@ -31,7 +31,7 @@ var (
 	full = setup.Options{
 		Peers:  []string{"kube-nft", "nftables", "nftables-1.36", "iptables", "iptables-nft"},
 		Shapes: []string{"1000x10", "5000x10", "10000x10", "10000x2", "44125x1", "30000x10", "5006x50", "1x100000"},
-		Rounds: 3, Limit: 6 * time.Minute,
+		Rounds: 2, Limit: 6 * time.Minute,
 	}
 )
 
