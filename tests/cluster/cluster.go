@@ -258,6 +258,12 @@ func (c *Cluster) PID() int {
 	return c.server.pid
 }
 
+// EtcdSocket returns the path of the socket on which etcd answers, by gRPC and its own
+// HTTP gateway: for whoever has to write more than the API server takes.
+func (c *Cluster) EtcdSocket() string {
+	return filepath.Join(c.dir, strings.TrimPrefix(etcdClients, "unix://"))
+}
+
 // Logs returns the last lines of each process's log.
 func (c *Cluster) Logs(lines int) string {
 	var b strings.Builder

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package shape describes clusters by how many Services of how many endpoints they
-// have, makes their objects, and writes them to an API server.
+// have, makes their objects, and writes them to an API server, or to its store.
 //
 // The objects are the same for whoever asks twice, and addresses are computed, so that
 // a prober needs no list:

@@ -21,10 +21,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"sync/atomic"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/kube-nft/kube-nft/tests/cluster"
 	"github.com/kube-nft/kube-nft/tests/compare/shape"
@@ -113,17 +116,38 @@ var serverArgs = []string{
 	"--etcd-compaction-interval=0",
 }
 
-// Load writes the objects of a shape.
+// Load writes the objects of a shape, to where the API server has its own; see
+// shape.Store.
 func (a *API) Load(ctx context.Context, s shape.Shape) error {
 	began := time.Now()
-	n, err := a.Create(ctx, s.Objects())
+	n, err := shape.NewStore(a.EtcdSocket()).Write(ctx, s.Objects())
 	if err != nil {
 		return fmt.Errorf("load %s: %w", s.Name, err)
+	}
+	for _, path := range []string{"/api/v1/services", "/apis/networking.k8s.io/v1/ipaddresses", "/apis/discovery.k8s.io/v1/endpointslices"} {
+		if err := a.awaitCached(ctx, path); err != nil {
+			return err
+		}
 	}
 	took := time.Since(began)
 	a.log.Info("the API server has the objects", "shape", s.Name, "objects", n, "took", took.Round(time.Millisecond), "per_second", int(float64(n)/took.Seconds()))
 	return nil
 }
+
+// awaitCached waits until the API server has read of its store what is there now, as it
+// has when it wrote it itself.
+func (a *API) awaitCached(ctx context.Context, path string) error {
+	var list metav1.PartialObjectMetadataList
+	if err := a.Do(ctx, http.MethodGet, path+"?limit=1", nil, &list); err != nil { // from the store
+		return err
+	}
+	query := url.Values{"resourceVersion": {list.ResourceVersion}, "resourceVersionMatch": {"NotOlderThan"}, "labelSelector": {"app=nobody"}}
+	return netlab.Poll(cacheLimit, func() error { return a.Do(ctx, http.MethodGet, path+"?"+query.Encode(), nil, nil) })
+}
+
+// cacheLimit is how long the API server may take for that; it says after some seconds
+// that it has not done it.
+const cacheLimit = 3 * time.Minute
 
 // Close ends the API server and everything at it.
 func (a *API) Close() error {
