@@ -167,10 +167,10 @@ func complete(o Object) {
 	case *corev1.Service:
 		o.UID = uid(o.Spec.ClusterIP)
 		fields.Manager = "kubectl-client-side-apply"
-		fields.FieldsV1 = &metav1.FieldsV1{Raw: []byte(serviceFields)}
+		fields.FieldsV1 = metav1.NewFieldsV1(serviceFields)
 	case *discoveryv1.EndpointSlice:
 		o.UID, o.Generation = sliceUID(o), 1
-		fields.FieldsV1 = &metav1.FieldsV1{Raw: []byte(sliceFields)}
+		fields.FieldsV1 = metav1.NewFieldsV1(sliceFields)
 	default:
 		o.SetUID(uid(o.GetName()))
 		return
