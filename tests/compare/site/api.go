@@ -24,6 +24,8 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -129,6 +131,7 @@ func (a *API) Load(ctx context.Context, s shape.Shape) error {
 			return err
 		}
 	}
+	a.awaitQuiet(ctx)
 	took := time.Since(began)
 	a.log.Info("the API server has the objects", "shape", s.Name, "objects", n, "took", took.Round(time.Millisecond), "per_second", int(float64(n)/took.Seconds()))
 	return nil
@@ -148,6 +151,38 @@ func (a *API) awaitCached(ctx context.Context, path string) error {
 // cacheLimit is how long the API server may take for that; it says after some seconds
 // that it has not done it.
 const cacheLimit = 3 * time.Minute
+
+// awaitQuiet waits until the API server has nothing to do: it compares all Services with
+// their addresses once it has them. No proxy is to wait for that.
+func (a *API) awaitQuiet(ctx context.Context) {
+	const little = 10 // hundredths of a second, in each
+	for last, end := a.ticks(), time.Now().Add(quietLimit); time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(time.Second)
+		now := a.ticks()
+		if now-last < little {
+			return
+		}
+		last = now
+	}
+}
+
+// quietLimit is when the API server is taken as it is.
+const quietLimit = 2 * time.Minute
+
+// ticks is the processor time of the API server, in hundredths of a second.
+func (a *API) ticks() (sum int) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.PID()))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(after)
+	for i := 11; i < 13 && i < len(fields); i++ {
+		n, _ := strconv.Atoi(fields[i]) // the kernel writes numbers
+		sum += n
+	}
+	return sum
+}
 
 // Close ends the API server and everything at it.
 func (a *API) Close() error {
