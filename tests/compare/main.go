@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kube-nft/kube-nft/tests/compare/packet"
 	"github.com/kube-nft/kube-nft/tests/compare/program"
 	"github.com/kube-nft/kube-nft/tests/compare/setup"
 )
@@ -47,7 +48,8 @@ namespaces of its own.`,
 	}
 	sections := []*cobra.Command{
 		program.Command(),
-		// packet.Command(), uml.Command() and report.Command() go here, in this order.
+		packet.Command(),
+		// uml.Command() and report.Command() go here, in this order.
 	}
 	root.AddCommand(sections...)
 	root.AddCommand(allCommand(sections))
