@@ -17,6 +17,7 @@ import (
 
 	"github.com/kube-nft/kube-nft/tests/compare/packet"
 	"github.com/kube-nft/kube-nft/tests/compare/program"
+	"github.com/kube-nft/kube-nft/tests/compare/report"
 	"github.com/kube-nft/kube-nft/tests/compare/setup"
 )
 
@@ -49,7 +50,8 @@ namespaces of its own.`,
 	sections := []*cobra.Command{
 		program.Command(),
 		packet.Command(),
-		// uml.Command() and report.Command() go here, in this order.
+		// uml.Command() goes here.
+		report.Command(),
 	}
 	root.AddCommand(sections...)
 	root.AddCommand(allCommand(sections))
@@ -69,7 +71,7 @@ func allCommand(sections []*cobra.Command) *cobra.Command {
 			var errs []error
 			for _, s := range sections {
 				args := []string{s.Name()}
-				for name, value := range map[string]string{"full": fmt.Sprint(full), "out": out, "kube-nft": kubeNFT} {
+				for name, value := range map[string]string{"full": fmt.Sprint(full), "out": out, "results": out, "kube-nft": kubeNFT} {
 					if s.Flags().Lookup(name) != nil && value != "" {
 						args = append(args, "--"+name+"="+value)
 					}
