@@ -7,7 +7,7 @@ GO ?= go
 CLUSTER := ./tests/apiserver/... ./tests/cluster/... ./tests/manifests/... ./tests/rollout/...
 TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/manifests -e /tests/image -e /tests/rollout)
 
-.PHONY: build demo test test-cluster test-image test-compare conformance race bench compare compare-full lint update image tools tools-cluster tools-compare clean
+.PHONY: build demo test test-cluster test-image test-compare conformance race bench benchstat compare compare-full lint update image tools tools-cluster tools-compare clean
 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
@@ -49,6 +49,12 @@ race: tools ## the packages with goroutines under the race detector; wants gcc
 
 bench: build tools ## times beside the raw netlink floor, in a namespace of its own
 	bin/kube-nft bench
+
+BENCH ?= Compile|Encode|From|Change|Read|Adopt|ColdStart
+COUNT ?= 6
+BENCHTIME ?= 0.5s
+benchstat: tools ## BASE=<commit>: its benchmarks and those of this tree, in turns
+	tests/tools/benchstat.sh '$(BASE)' '$(BENCH)' '$(COUNT)' '$(BENCHTIME)'
 
 bin/compare: FORCE
 	$(GO) build -C tests/compare -o ../../bin/compare .
