@@ -165,6 +165,15 @@ func (p program) cached(mod []byte, version string) (string, error) {
 
 // provide makes sure that the program is at path.
 func (p program) provide(ctx context.Context, log *slog.Logger, source, version, path string) error {
+	return Provide(ctx, log, string(p.name)+" "+version, path, func(ctx context.Context, path string) error {
+		return p.build(ctx, source, version, path)
+	})
+}
+
+// Provide makes sure that a program is at path, as Build does: if it is not, build
+// makes it at another path, in a directory of its own that goes away with all else
+// that is in it.
+func Provide(ctx context.Context, log *slog.Logger, name, path string, build func(ctx context.Context, path string) error) error {
 	if exists(path) {
 		return nil
 	}
@@ -185,15 +194,16 @@ func (p program) provide(ctx context.Context, log *slog.Logger, source, version,
 	}
 	defer os.RemoveAll(dir)
 
-	log.Info("building, which may take minutes", "program", p.name, "version", version, "path", path)
+	log.Info("building, which may take minutes", "program", name, "path", path)
 	began := time.Now()
-	if err := p.build(ctx, source, version, filepath.Join(dir, string(p.name))); err != nil {
+	made := filepath.Join(dir, filepath.Base(path))
+	if err := build(ctx, made); err != nil {
 		return err
 	}
-	if err := os.Rename(filepath.Join(dir, string(p.name)), path); err != nil {
+	if err := os.Rename(made, path); err != nil {
 		return err
 	}
-	log.Info("built", "program", p.name, "version", version, "duration", time.Since(began).Round(time.Second))
+	log.Info("built", "program", name, "duration", time.Since(began).Round(time.Second))
 	return nil
 }
 
