@@ -19,6 +19,7 @@ import (
 	"github.com/kube-nft/kube-nft/tests/compare/program"
 	"github.com/kube-nft/kube-nft/tests/compare/report"
 	"github.com/kube-nft/kube-nft/tests/compare/setup"
+	"github.com/kube-nft/kube-nft/tests/compare/uml"
 )
 
 func main() { os.Exit(run()) }
@@ -50,11 +51,11 @@ namespaces of its own.`,
 	sections := []*cobra.Command{
 		program.Command(),
 		packet.Command(),
-		// uml.Command() goes here.
+		uml.Command(),
 		report.Command(),
 	}
 	root.AddCommand(sections...)
-	root.AddCommand(allCommand(sections))
+	root.AddCommand(allCommand(sections), uml.InitCommand())
 	return root
 }
 

@@ -126,7 +126,9 @@ func (m Machine) args(dir string) []string {
 		"con0=null,fd:1", "con=null", "ssl=null",
 		"console=tty0", "quiet", "loglevel=3",
 		"panic=-1", // ends rather than halts
-		"random.trust_cpu=1",
+		// IPVS keeps its connections in as large a table as conntrack does with 4 GiB:
+		// chains would be its cost otherwise, and no others' (the default is 12).
+		"ip_vs.conn_tab_bits=18",
 		shareVariable + "=" + m.Share,
 		"init=" + m.Init[0],
 		"--",
