@@ -126,9 +126,9 @@ func (m Machine) args(dir string) []string {
 		"con0=null,fd:1", "con=null", "ssl=null",
 		"console=tty0", "quiet", "loglevel=3",
 		"panic=-1", // ends rather than halts
-		// IPVS keeps its connections in as large a table as conntrack does with 4 GiB:
-		// chains would be its cost otherwise, and no others' (the default is 12).
-		"ip_vs.conn_tab_bits=18",
+		// IPVS forgets a connection after a minute only, and its table has 4,096 chains by
+		// default: their length would be most of its cost.
+		"ip_vs.conn_tab_bits=20",
 		shareVariable + "=" + m.Share,
 		"init=" + m.Init[0],
 		"--",
