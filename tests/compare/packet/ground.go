@@ -32,6 +32,7 @@ type ground struct {
 	log   *slog.Logger
 
 	none, bare, bareNodePort *place
+	alone                    *place // nil without IPVS
 	peers                    []*place
 }
 
@@ -49,7 +50,7 @@ func newGround(ctx context.Context, log *slog.Logger, s shape.Shape) (*ground, e
 		return nil, err
 	}
 	g := &ground{api: api, shape: s, log: log}
-	if err := errors.Join(api.Load(ctx, s), g.addBare(ctx)); err != nil {
+	if err := errors.Join(api.Load(ctx, s), g.addBare(ctx), g.addAlone(ctx)); err != nil {
 		return nil, errors.Join(err, g.close())
 	}
 	return g, nil
@@ -209,7 +210,7 @@ func (g *ground) expose(ctx context.Context, limit time.Duration, f *result.File
 // places are all that there are.
 func (g *ground) places() []*place {
 	var all []*place
-	for _, p := range append([]*place{g.none, g.bare, g.bareNodePort}, g.peers...) {
+	for _, p := range append([]*place{g.none, g.bare, g.bareNodePort, g.alone}, g.peers...) {
 		if p != nil {
 			all = append(all, p)
 		}

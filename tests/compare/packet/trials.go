@@ -13,7 +13,7 @@ import (
 func (g *ground) plain() []trial {
 	return []trial{
 		g.trial("random", "", g.bare, g.shape.Frontend(0), inside, g.anyEndpoint, g.anyFrontend),
-		g.trial("hot", "", g.bare, g.shape.Frontend(0), inside, g.anyEndpoint, g.oneFrontend),
+		g.alongside(g.trial("hot", "", g.bare, g.shape.Frontend(0), inside, g.anyEndpoint, g.oneFrontend)),
 	}
 }
 

@@ -136,7 +136,8 @@ func (o *options) sections() []Section {
 	}
 	return []Section{{
 		Name: "packet", File: "packets.json",
-		Args: append([]string{"packets", "--peers=ipvs,kube-nft,nftables", "--shapes=" + strings.Join(shapes, ",")}, rounds...),
+		Args: append([]string{"packets", "--peers=ipvs,kube-nft,nftables", "--shapes=" + strings.Join(shapes, ","),
+			"--limit=5m", "--batch=3000", "--flow-rounds=0"}, rounds...),
 	}, {
 		Name: "start", File: "program.json",
 		Args: []string{"program", "--peers=ipvs,kube-nft", "--shapes=" + shapes[0]},
