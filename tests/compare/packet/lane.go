@@ -203,7 +203,8 @@ func (m *meter) arrived(before int) (int, error) {
 	return after - before, err
 }
 
-// reaches reports whether a packet to every one of the targets arrives at the pods.
+// reaches reports whether a packet of every flow arrives at the pods, and is tracked:
+// kube-proxy's IPVS carries packets before the rules are there that track them.
 func (m *meter) reaches(flows []Flow) (bool, error) {
 	before, err := received(m.lane.Pods, m.lane.PodsIf)
 	if err != nil {
@@ -220,5 +221,9 @@ func (m *meter) reaches(flows []Flow) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return got >= len(flows), m.lane.Node.Do(flushConntrack)
+	known, err := tracked(m.lane.Node)
+	if err != nil {
+		return false, err
+	}
+	return got >= len(flows) && known >= len(flows), m.lane.Node.Do(flushConntrack)
 }
