@@ -67,6 +67,7 @@ func installed(program string) bool {
 // Measure runs each section in a machine of its own and adds what it found to the file.
 // What could not be measured is in there, too; an error says that nothing more can be.
 func (c Config) Measure(ctx context.Context, f *result.File) error {
+	cpu := f.Host.CPU
 	for _, s := range c.Sections {
 		got, err := c.measure(ctx, s)
 		if ctx.Err() != nil {
@@ -78,6 +79,7 @@ func (c Config) Measure(ctx context.Context, f *result.File) error {
 		}
 		if got.Host.Kernel != "" {
 			f.Host = got.Host
+			f.Host.CPU = cpu // which has no name inside
 		}
 		f.Rows = append(f.Rows, got.Rows...)
 		f.Skipped = append(f.Skipped, got.Skipped...)
