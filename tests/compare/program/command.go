@@ -22,9 +22,15 @@ import (
 	"github.com/kube-nft/kube-nft/tests/compare/site"
 )
 
+// options are the section's.
+type options struct {
+	setup.Options
+	startOnly bool
+}
+
 // Command measures and writes program.json.
 func Command() *cobra.Command {
-	var o setup.Options
+	var o options
 	cmd := &cobra.Command{
 		Use:   "program",
 		Short: "Start, changes, restart, memory and processor time of each proxy",
@@ -43,11 +49,12 @@ lock of nftables. It measures %s at %s, and in full %s at %s.`,
 		},
 	}
 	o.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&o.startOnly, "start-only", false, "measure how proxies start, and nothing after that")
 	return cmd
 }
 
 // measure measures all shapes and saves what it found, even if it cannot go on.
-func measure(ctx context.Context, o setup.Options, log *slog.Logger) error {
+func measure(ctx context.Context, o options, log *slog.Logger) error {
 	shapes, err := o.ParseShapes()
 	if err != nil {
 		return err
@@ -73,7 +80,7 @@ func measure(ctx context.Context, o setup.Options, log *slog.Logger) error {
 const again = 15 * time.Second
 
 // measureShape measures all peers on the same objects, in turn.
-func measureShape(ctx context.Context, o setup.Options, c *collector, peers []peer.Peer, s shape.Shape) (err error) {
+func measureShape(ctx context.Context, o options, c *collector, peers []peer.Peer, s shape.Shape) (err error) {
 	api, err := site.StartAPI(ctx, c.log)
 	if err != nil {
 		return err
@@ -86,14 +93,14 @@ func measureShape(ctx context.Context, o setup.Options, c *collector, peers []pe
 	took := make(map[string]time.Duration) // how long a peer needed to start
 	for round := range o.Rounds {
 		for _, p := range peers {
-			if why := tooLarge(o, p, s); why != "" {
+			if why := tooLarge(o.Options, p, s); why != "" {
 				c.skip(result.Skip{Section: "start", Proxy: p.Name, Shape: s.Name, What: "everything", Why: why})
 				continue
 			}
 			if round > 0 && (took[p.Name] == 0 || took[p.Name] > again) {
 				continue
 			}
-			v := &visit{collector: c, plan: planOf(o, p, s, round), limit: o.Limit, peer: p, shape: s, api: api, versions: &versions}
+			v := &visit{collector: c, plan: o.plan(p, s, round), limit: o.Limit, peer: p, shape: s, api: api, versions: &versions}
 			if took[p.Name], err = v.all(ctx); err != nil {
 				return err
 			}

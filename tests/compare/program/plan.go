@@ -60,6 +60,14 @@ func planOf(o setup.Options, p peer.Peer, s shape.Shape, round int) plan {
 	return all
 }
 
+// plan returns what is wanted of that.
+func (o options) plan(p peer.Peer, s shape.Shape, round int) plan {
+	if o.startOnly {
+		return plan{}
+	}
+	return planOf(o.Options, p, s, round)
+}
+
 // slowStart is how long a start is after which only changes are measured, a few, and
 // nothing a second time.
 const slowStart = 45 * time.Second

@@ -140,6 +140,6 @@ func (o *options) sections() []Section {
 			"--limit=5m", "--batch=3000", "--flow-rounds=0"}, rounds...),
 	}, {
 		Name: "start", File: "program.json",
-		Args: []string{"program", "--peers=ipvs,kube-nft", "--shapes=" + shapes[0]},
+		Args: []string{"program", "--peers=ipvs,kube-nft,nftables", "--shapes=" + shapes[0], "--start-only", "--rounds=3"},
 	}}
 }
