@@ -7,7 +7,7 @@ GO ?= go
 CLUSTER := ./tests/apiserver/... ./tests/cluster/... ./tests/manifests/... ./tests/rollout/...
 TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/manifests -e /tests/image -e /tests/rollout)
 
-.PHONY: build demo test test-cluster test-image test-compare conformance race bench benchstat compare compare-full lint update image tools tools-cluster tools-compare clean
+.PHONY: build demo test test-cluster test-image test-compare conformance race bench benchstat compare compare-full lint update image tools tools-cluster tools-compare tools-uml clean
 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
@@ -23,6 +23,10 @@ tools-cluster: tools ## what kube-proxy calls in iptables mode
 tools-compare: tools-cluster ## what compares kube-nft with others, in all modes of kube-proxy
 	@command -v strace >/dev/null || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends strace; }
+
+tools-uml: ## what builds a kernel with IPVS, which is a process, and what runs on it
+	@(for p in bc bison flex gcc ipset ipvsadm make xz; do command -v $$p >/dev/null || exit 1; done) || { apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends bc bison flex gcc ipset ipvsadm libc6-dev make xz-utils; }
 
 demo: build tools ## the main job, shown in a terminal
 	bin/kube-nft demo
@@ -62,7 +66,7 @@ bin/compare: FORCE
 compare: bin/compare tools-compare ## beside kube-proxy, in minutes once its programs are built; results in bin/compare-results
 	bin/compare all
 
-compare-full: bin/compare tools-compare ## the same in large clusters, which takes an hour
+compare-full: bin/compare tools-compare tools-uml ## the same in large clusters, which takes an hour
 	bin/compare all --full
 
 lint: ## gofmt, vet, staticcheck, a tidy go.mod
