@@ -124,7 +124,7 @@ func (a *API) Load(ctx context.Context, s shape.Shape) error {
 	began := time.Now()
 	n, err := shape.NewStore(a.EtcdSocket()).Write(ctx, s.Objects())
 	if err != nil {
-		return fmt.Errorf("load %s: %w", s.Name, err)
+		return fmt.Errorf("load %s: %w\n%s", s.Name, err, a.Logs(30))
 	}
 	for _, path := range []string{"/api/v1/services", "/apis/networking.k8s.io/v1/ipaddresses", "/apis/discovery.k8s.io/v1/endpointslices"} {
 		if err := a.awaitCached(ctx, path); err != nil {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,6 +50,28 @@ func TestSpare(t *testing.T) {
 		if got != c.want || (err == nil) != (c.want > 0) {
 			t.Errorf("of %d: %d, %v, want %d", c.free, got, err, c.want)
 		}
+	}
+}
+
+func TestBacking(t *testing.T) {
+	if dir, err := backing(1); err != nil || dir == "" {
+		t.Errorf("for a byte: %q, %v", dir, err)
+	}
+	if dir, err := backing(1 << 60); err == nil || !strings.Contains(err.Error(), "MiB") {
+		t.Errorf("for an exabyte: %q, %v", dir, err)
+	}
+}
+
+func TestPathOfWords(t *testing.T) {
+	if _, err := NewMachine("linux", initWord, "/tmp/two words", io.Discard); err == nil {
+		t.Error("no error for a directory with a space in its name")
+	}
+}
+
+func TestEnviron(t *testing.T) {
+	got := environ([]string{"HOME=/root", "PATH=/elsewhere", "PATHS=1"})
+	if want := []string{"HOME=/root", "PATHS=1", "PATH=" + lookIn}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
