@@ -18,7 +18,7 @@ func NewHost() Host {
 		Kernel: strings.TrimSpace(read("/proc/sys/kernel/osrelease")),
 		CPU:    field(read("/proc/cpuinfo"), "model name"),
 		Cores:  runtime.NumCPU(),
-		UML:    strings.HasPrefix(field(read("/proc/cpuinfo"), "vendor_id"), "User Mode Linux"),
+		UML:    UML(),
 		Versions: map[string]string{
 			"go": runtime.Version(),
 		},
@@ -36,6 +36,11 @@ func NewHost() Host {
 
 // version is what a tool calls its version, in whatever it says of itself.
 var version = regexp.MustCompile(`v[0-9][0-9.]*`)
+
+// UML reports whether this is user-mode Linux.
+func UML() bool {
+	return strings.HasPrefix(field(read("/proc/cpuinfo"), "vendor_id"), "User Mode Linux")
+}
 
 // Commit returns that of the working directory, with a plus if something is changed.
 func Commit() string {
