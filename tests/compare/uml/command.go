@@ -50,7 +50,7 @@ with that of "bare" from the same file, one DNAT rule, and with nothing else.`,
 	f.StringVar(&o.Out, "out", "bin/compare-results", "directory of the results")
 	f.IntSliceVar(&o.services, "services", nil, "how many Services there are, in turn (default 1000, with --full 1000,5000)")
 	f.IntVar(&o.Rounds, "rounds", 0, "how often to measure each proxy, in turn with the others")
-	f.DurationVar(&o.Limit, "limit", 20*time.Minute, "the longest that one boot and what is measured in it may take")
+	f.DurationVar(&o.Limit, "limit", 30*time.Minute, "the longest that one boot and what is measured in it may take")
 	f.BoolVar(&o.Full, "full", false, "measure in larger clusters, and build the kernel if there is none")
 	f.BoolVar(&o.build, "build", false, "build the kernel if there is none")
 	f.StringVar(&o.KubeNFT, "kube-nft", "", "compare this program, and not one built of the checkout")
@@ -130,16 +130,20 @@ func (o *options) sections() []Section {
 	for _, n := range o.services {
 		shapes = append(shapes, fmt.Sprintf("%dx2", n))
 	}
-	rounds := []string{}
+	rounds, starts := []string{}, 1
 	if o.Rounds > 0 {
 		rounds = append(rounds, fmt.Sprintf("--rounds=%d", o.Rounds))
 	}
+	if o.Full {
+		starts = 3
+	}
+	limit := "--limit=" + (o.Limit / 3).String() // IPVS takes minutes to start with thousands of Services
 	return []Section{{
 		Name: "packet", File: "packets.json",
 		Args: append([]string{"packets", "--peers=ipvs,kube-nft,nftables", "--shapes=" + strings.Join(shapes, ","),
-			"--limit=5m", "--batch=3000", "--flow-rounds=0"}, rounds...),
+			limit, "--batch=3000", "--flow-rounds=0"}, rounds...),
 	}, {
 		Name: "start", File: "program.json",
-		Args: []string{"program", "--peers=ipvs,kube-nft,nftables", "--shapes=" + shapes[0], "--start-only", "--rounds=3"},
+		Args: []string{"program", "--peers=ipvs,kube-nft,nftables", "--shapes=" + shapes[0], "--start-only", limit, fmt.Sprintf("--rounds=%d", starts)},
 	}}
 }
