@@ -172,6 +172,23 @@ func (c *Controller) commitDirty(ctx context.Context, done *Commit) error {
 			}
 		}
 	}
+	if err := c.apply(ctx, done, all...); err != nil {
+		return err
+	}
+	return c.commitLate(ctx, done)
+}
+
+// commitLate commits what has to wait for the other changes.
+func (c *Controller) commitLate(ctx context.Context, done *Commit) error {
+	var all []nft.Change
+	for _, t := range c.tables {
+		if late := t.desired.TakeLate(); !late.Empty() {
+			change := t.adapt(t.desired.Features())
+			late.Gone = change.Delta.Gone
+			change.Delta = late
+			all = append(all, change)
+		}
+	}
 	return c.apply(ctx, done, all...)
 }
 

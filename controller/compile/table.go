@@ -42,6 +42,7 @@ type Table struct {
 	before            map[Frontend]program // what changed since the last delta; nil before the first Settle
 	seed              nft.Contents         // where slots are taken from at first
 	delta             nft.Delta            // changes of what is not behind a frontend
+	late              []nft.Element        // see TakeLate
 }
 
 // Service is a compiled Service.
@@ -217,76 +218,6 @@ func (t *Table) Reserve(services int) {
 		t.services = make(map[types.NamespacedName]*Service, services)
 		t.claims = newClaims(services)
 		t.clusterIPs.count = make(map[nft.Key]int, services)
-	}
-}
-
-// touch remembers what a frontend was before the first change.
-func (t *Table) touch(f Frontend) {
-	if _, seen := t.before[f]; !seen && t.before != nil {
-		t.before[f] = t.current(f)
-	}
-}
-
-// TakeDelta returns what changed since the last call, and the conflicts that are
-// new.
-func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
-	d := t.delta
-	t.delta = nft.Delta{}
-	touched := slices.SortedFunc(maps.Keys(t.before), compareFrontends)
-	var conflicts []Conflict
-	for _, f := range touched {
-		replace(&d, f, t.before[f], t.current(f))
-		conflicts = append(conflicts, t.review(f)...)
-	}
-	if len(touched) > 0 {
-		t.before = make(map[Frontend]program) // clearing would keep its size
-	}
-	for _, r := range t.refs() {
-		r.take(&d)
-	}
-	t.owned.take(&d)
-	d.Count(&t.counts)
-	t.needChains(&d)
-	return d, conflicts
-}
-
-// Settle forgets what changed since the last delta, for a caller that compares
-// the whole table anyway. It returns the chains that the table's elements lead to,
-// and the conflicts that are new.
-func (t *Table) Settle() ([]nft.Chain, []Conflict) {
-	t.before = make(map[Frontend]program)
-	t.delta = nft.Delta{}
-	t.owned.settle()
-	t.counts = nft.Counts{}
-	for _, r := range t.refs() {
-		r.settle()
-		t.counts[r.set] = len(r.count)
-	}
-	for set, keys := range t.node {
-		t.counts[set] = len(keys)
-	}
-	used := make(map[nft.Chain]struct{})
-	for f := range t.claims.winners {
-		p := t.current(f)
-		p.count(f, &t.counts)
-		p.chains(used)
-	}
-	conflicts := t.reviewAll()
-	slices.SortFunc(conflicts, func(a, b Conflict) int { return compareFrontends(a.Frontend, b.Frontend) })
-	return slices.SortedFunc(maps.Keys(used), nft.Chain.Compare), conflicts
-}
-
-// needChains adds the chains to a delta that its elements are the first to lead to.
-func (t *Table) needChains(d *nft.Delta) {
-	for _, e := range d.Add {
-		c := e.Value.Verdict
-		if !c.Balances() {
-			continue
-		}
-		if _, ok := t.chains[c]; !ok {
-			t.chains[c] = struct{}{}
-			d.Chains = append(d.Chains, c)
-		}
 	}
 }
 
