@@ -44,10 +44,10 @@ const (
 // All are the peers. Adding one is adding a line here if it is a kube-proxy.
 var All = []Peer{
 	{Name: "kube-nft", About: "of this checkout"},
-	{Name: "nftables", About: "kube-proxy, mode nftables", Module: newest, Mode: "nftables", Needs: []string{"nft"}, MinSync: time.Second},
+	{Name: "nftables", About: "kube-proxy, mode nftables", Module: newest, Mode: "nftables", Needs: []string{"nft"}, MinSync: time.Second, Most: 44_125},
 	{Name: "nftables-1.36", About: "the same of Kubernetes 1.36", Module: older, Mode: "nftables", Needs: []string{"nft"}, MinSync: time.Second, Most: 10_000},
-	{Name: "iptables", About: "kube-proxy, mode iptables, with iptables-legacy", Module: newest, Mode: "iptables", Tools: "legacy", MinSync: time.Second},
-	{Name: "iptables-nft", About: "kube-proxy, mode iptables, with iptables-nft", Module: newest, Mode: "iptables", Tools: "nft", MinSync: time.Second, Most: 5_000},
+	{Name: "iptables", About: "kube-proxy, mode iptables, with iptables-legacy", Module: newest, Mode: "iptables", Tools: "legacy", MinSync: time.Second, Most: 44_125},
+	{Name: "iptables-nft", About: "kube-proxy, mode iptables, with iptables-nft", Module: newest, Mode: "iptables", Tools: "nft", MinSync: time.Second, Most: 1_000},
 	{Name: "ipvs", About: "kube-proxy, mode ipvs", Module: newest, Mode: "ipvs", Tools: "legacy", Needs: []string{"ipset"}, Needy: "/proc/net/ip_vs", MinSync: time.Second},
 }
 

@@ -30,7 +30,7 @@ var (
 	}
 	full = setup.Options{
 		Peers:  []string{"kube-nft", "nftables", "nftables-1.36", "iptables", "iptables-nft"},
-		Shapes: []string{"1000x10", "5000x10", "10000x10", "10000x2", "44125x1", "30000x10", "5006x50", "1x100000"},
+		Shapes: []string{"1000x10", "5000x10", "10000x10", "10000x2", "30000x10", "44125x1", "5006x50", "1x100000", "100000x10"},
 		Rounds: 2, Limit: 6 * time.Minute,
 	}
 )
@@ -52,10 +52,10 @@ func planOf(o setup.Options, p peer.Peer, s shape.Shape, round int) plan {
 	case round > 0:
 		return plan{changes: all.changes, changesWithin: all.changesWithin, patience: all.patience / 2}
 	case !o.Full || s.Name == shallow:
-	case s.Name == deep && p.Most == 0:
-		all.idle, all.changesWithin, all.churn, all.traceIdle = 2*time.Minute, 30*time.Second, time.Minute, 30*time.Second
+	case s.Name == deep && (p.Most == 0 || p.Most > s.Services):
+		all.idle, all.changesWithin, all.churn, all.traceIdle = 30*time.Second, 20*time.Second, 20*time.Second, 10*time.Second
 	default:
-		all.idle, all.trace = 0, false
+		all.idle, all.rates, all.trace = 0, nil, false
 	}
 	return all
 }
@@ -76,7 +76,7 @@ const slowStart = 45 * time.Second
 func (p plan) without(took time.Duration) plan {
 	if took > slowStart {
 		p.idle, p.churn, p.restart, p.trace = 0, 0, false, false
-		p.changes = min(p.changes, few)
+		p.changes, p.patience = min(p.changes, few), min(p.patience, 30*time.Second)
 	}
 	return p
 }

@@ -48,7 +48,7 @@ with that of "bare" from the same file, one DNAT rule, and with nothing else.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Out, "out", "bin/compare-results", "directory of the results")
-	f.IntSliceVar(&o.services, "services", nil, "how many Services there are, in turn (default 1000, with --full 1000,5000)")
+	f.IntSliceVar(&o.services, "services", nil, "how many Services there are, in turn (default 200, with --full 1000,5000)")
 	f.IntVar(&o.Rounds, "rounds", 0, "how often to measure each proxy, in turn with the others")
 	f.DurationVar(&o.Limit, "limit", 30*time.Minute, "the longest that one boot and what is measured in it may take")
 	f.BoolVar(&o.Full, "full", false, "measure in larger clusters, and build the kernel if there is none")
@@ -67,7 +67,7 @@ func InitCommand() *cobra.Command {
 
 func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	if len(o.services) == 0 {
-		o.services = []int{1000}
+		o.services = []int{200}
 		if o.Full {
 			o.services = []int{1000, 5000}
 		}
@@ -130,20 +130,21 @@ func (o *options) sections() []Section {
 	for _, n := range o.services {
 		shapes = append(shapes, fmt.Sprintf("%dx2", n))
 	}
-	rounds, starts := []string{}, 1
-	if o.Rounds > 0 {
-		rounds = append(rounds, fmt.Sprintf("--rounds=%d", o.Rounds))
-	}
-	if o.Full {
-		starts = 3
+	rounds := o.Rounds
+	if rounds == 0 {
+		rounds = 7
 	}
 	limit := "--limit=" + (o.Limit / 3).String() // IPVS takes minutes to start with thousands of Services
-	return []Section{{
+	sections := []Section{{
 		Name: "packet", File: "packets.json",
-		Args: append([]string{"packets", "--peers=ipvs,kube-nft,nftables", "--shapes=" + strings.Join(shapes, ","),
-			limit, "--batch=3000", "--flow-rounds=0"}, rounds...),
-	}, {
-		Name: "start", File: "program.json",
-		Args: []string{"program", "--peers=ipvs,kube-nft,nftables", "--shapes=" + shapes[0], "--start-only", limit, fmt.Sprintf("--rounds=%d", starts)},
+		Args: []string{"packets", "--peers=ipvs,kube-nft,nftables", "--shapes=" + strings.Join(shapes, ","),
+			limit, "--batch=3000", "--flow-rounds=0", fmt.Sprintf("--rounds=%d", rounds)},
 	}}
+	if o.Full {
+		sections = append(sections, Section{
+			Name: "start", File: "program.json",
+			Args: []string{"program", "--peers=ipvs,kube-nft,nftables", "--shapes=" + shapes[0], "--start-only", limit, "--rounds=1"},
+		})
+	}
+	return sections
 }
