@@ -21,19 +21,22 @@ type logger struct {
 func newLogger(c *config.Configuration) *logger {
 	l := &logger{}
 	l.setVerbosity(int(c.Logging.Verbosity))
-	open := func(level slog.Leveler) *slog.Logger {
-		opts := &slog.HandlerOptions{Level: level}
-		if c.Logging.Format == "json" {
-			return slog.New(slog.NewJSONHandler(os.Stderr, opts))
-		}
-		return slog.New(slog.NewTextHandler(os.Stderr, opts))
-	}
-	l.Logger = open(&l.level)
-	// What client-go says by itself, and where nobody passes it a logger, comes in the
-	// same form: who reads JSON reads all of it. Its details are nobody's here.
-	klog.SetSlogLogger(open(slog.LevelInfo))
+	l.Logger = openLog(c, &l.level)
 	return l
 }
+
+func openLog(c *config.Configuration, level slog.Leveler) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
+	if c.Logging.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+}
+
+// openClientLog has what client-go says by itself, and where nobody passes it a logger,
+// come in the same form: who reads JSON reads all of it. Its details are nobody's here.
+// The log is one for the process.
+func openClientLog(c *config.Configuration) { klog.SetSlogLogger(openLog(c, slog.LevelInfo)) }
 
 // setVerbosity sets the level: from 2 on, every commit is logged.
 func (l *logger) setVerbosity(v int) {

@@ -102,6 +102,7 @@ func (o *runOptions) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	openClientLog(p.of)
 	if err := o.checkConnections(p); err != nil {
 		return err
 	}
