@@ -125,13 +125,14 @@ func (s *site) setExternalIP(service string) {
 		map[string]any{"spec": map[string]any{"externalIPs": []string{shared.String()}}}, nil)
 }
 
-// events are those on Services that have, or had, the name.
+// events are ours on Services that have, or had, the name. The API server has some to
+// say, too, while it starts.
 func (s *site) events(service string) []eventsv1.Event {
 	s.t.Helper()
 	var list eventsv1.EventList
 	s.do(http.MethodGet, eventsPath, nil, &list)
 	return slices.DeleteFunc(list.Items, func(e eventsv1.Event) bool {
-		return e.Regarding.Kind != "Service" || e.Regarding.Namespace != "default" || e.Regarding.Name != service
+		return e.ReportingController != "kube-nft" || e.Regarding.Kind != "Service" || e.Regarding.Namespace != "default" || e.Regarding.Name != service
 	})
 }
 
