@@ -74,8 +74,8 @@ func versions(all map[string]string) []string {
 		if found == "" || name == "kube-nft" && strings.HasPrefix(text, "(devel)") {
 			continue
 		}
-		// The programs of iptables say in brackets which they are.
-		if p := peerOf(name); rival(name) && slices.ContainsFunc(peers, func(o peer) bool { return o == p }) && !strings.Contains(text, "(") {
+		// iptables is a program beside being a mode.
+		if p := peerOf(name); name != "iptables" && rival(name) && slices.ContainsFunc(peers, func(o peer) bool { return o == p }) {
 			name = "kube-proxy"
 		}
 		if line := name + " " + found; !slices.Contains(lines, line) {
