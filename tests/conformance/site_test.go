@@ -190,7 +190,7 @@ func (s *site) serve(peer *netlab.Namespace, pods []*netlab.Namespace) {
 
 // forgetFlows empties the connection tracking of the node.
 func (s *site) forgetFlows() error {
-	return s.node.Do(flushConntrack)
+	return s.node.FlushConntrack()
 }
 
 // newControl makes the control plane's namespace, to which sites are linked.

@@ -190,7 +190,7 @@ func median(values []float64) float64 {
 // forget empties the connection tracking of the node, and waits until what was freed
 // by it is free: that is work of the kernel's for a while, on any CPU.
 func (m *meter) forget() error {
-	if err := m.lane.Node.Do(flushConntrack); err != nil {
+	if err := m.lane.Node.FlushConntrack(); err != nil {
 		return err
 	}
 	time.Sleep(20 * time.Millisecond)
@@ -225,5 +225,5 @@ func (m *meter) reaches(flows []Flow) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return got >= len(flows) && known >= len(flows), m.lane.Node.Do(flushConntrack)
+	return got >= len(flows) && known >= len(flows), m.lane.Node.FlushConntrack()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package conformance
+package netlab
 
 import (
 	"encoding/binary"
@@ -9,6 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// FlushConntrack makes the namespace forget all connections.
+func (n *Namespace) FlushConntrack() error { return n.Do(flushConntrack) }
 
 // flushConntrack deletes all entries of the calling thread's network namespace: a
 // request to delete without saying what (linux/netfilter/nfnetlink_conntrack.h).
