@@ -30,24 +30,16 @@ func (t *Table) TakeDelta() (nft.Delta, []Conflict) {
 	if len(touched) > 0 {
 		t.before = make(map[Frontend]program) // clearing would keep its size
 	}
+	var hairpins nft.Delta
+	t.hairpins.take(&hairpins)
+	d.Add, t.late = append(d.Add, hairpins.Add...), append(t.late, hairpins.Delete...)
 	for _, r := range t.refs() {
-		r.take(&d)
+		r.take(&d) // of hairpins there is nothing left
 	}
-	t.late, d.Delete = split(t.late, d.Delete, t.hairpins.set)
 	t.owned.take(&d)
 	d.Count(&t.counts)
 	t.needChains(&d)
 	return d, conflicts
-}
-
-// split moves the elements of a set to the end of others.
-func split(others, all []nft.Element, set nft.Set) (moved, rest []nft.Element) {
-	for _, e := range all {
-		if e.Set == set {
-			others = append(others, e)
-		}
-	}
-	return others, slices.DeleteFunc(all, func(e nft.Element) bool { return e.Set == set })
 }
 
 // TakeLate returns what is to be deleted once the delta that was taken before is
