@@ -3,10 +3,7 @@
 package packet
 
 import (
-	"context"
-	"errors"
 	"log/slog"
-	"os"
 	"testing"
 	"time"
 
@@ -14,19 +11,9 @@ import (
 	"github.com/kube-nft/kube-nft/tests/compare/result"
 	"github.com/kube-nft/kube-nft/tests/compare/setup"
 	"github.com/kube-nft/kube-nft/tests/compare/shape"
-	"github.com/kube-nft/kube-nft/tests/netlab"
 )
 
-func TestMain(m *testing.M) {
-	o := setup.Options{Peers: []string{"kube-nft"}}
-	err := o.Isolated(context.Background(), slog.Default(), func() error { return setup.ExitError(m.Run()) })
-	if exit, ok := errors.AsType[setup.ExitError](err); ok {
-		os.Exit(int(exit))
-	}
-	if err != nil {
-		netlab.GiveUp(err)
-	}
-}
+func TestMain(m *testing.M) { setup.TestMain(m) }
 
 // TestMeasure measures everything, in a cluster that is as small as can be.
 func TestMeasure(t *testing.T) {

@@ -3,11 +3,9 @@
 package site
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -17,16 +15,7 @@ import (
 	"github.com/kube-nft/kube-nft/tests/netlab"
 )
 
-func TestMain(m *testing.M) {
-	o := setup.Options{Peers: []string{"kube-nft"}}
-	err := o.Isolated(context.Background(), slog.Default(), func() error { return setup.ExitError(m.Run()) })
-	if exit, ok := errors.AsType[setup.ExitError](err); ok {
-		os.Exit(int(exit))
-	}
-	if err != nil {
-		netlab.GiveUp(err)
-	}
-}
+func TestMain(m *testing.M) { setup.TestMain(m) }
 
 // TestNode: the pods answer at every endpoint, a ClusterIP leads nowhere before a proxy
 // runs, and to an endpoint or the API server when one does, from outside and from a pod.
