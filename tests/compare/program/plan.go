@@ -30,8 +30,8 @@ var (
 	}
 	full = setup.Options{
 		Peers:  []string{"kube-nft", "nftables", "nftables-1.36", "iptables", "iptables-nft"},
-		Shapes: []string{"1000x10", "5000x10", "10000x10", "10000x2", "30000x10", "44125x1", "5006x50", "1x100000", "100000x10"},
-		Rounds: 2, Limit: 6 * time.Minute,
+		Shapes: []string{"10000x10", "1000x10", "30000x10", "44125x1", "5006x50", "1x100000", "10000x2", "100000x10"},
+		Rounds: 2, Limit: 4 * time.Minute,
 	}
 )
 
