@@ -61,6 +61,7 @@ proportion to what changed.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
 	root.AddCommand(runCommand(), renderCommand(), cleanupCommand(), demoCommand(), benchCommand(), versionCommand())
+	completeFlags(root)
 	return root
 }
 
