@@ -31,7 +31,7 @@ var (
 	full = setup.Options{
 		Peers:  []string{"kube-nft", "nftables", "nftables-1.36", "iptables", "iptables-nft"},
 		Shapes: []string{"10000x10", "1000x10", "30000x10", "44125x1", "5006x50", "1x100000", "10000x2", "100000x10"},
-		Rounds: 2, Limit: 4 * time.Minute,
+		Rounds: 2, Limit: 150 * time.Second,
 	}
 )
 
@@ -53,9 +53,9 @@ func planOf(o setup.Options, p peer.Peer, s shape.Shape, round int) plan {
 		return plan{changes: all.changes, changesWithin: all.changesWithin, patience: all.patience / 2}
 	case !o.Full || s.Name == shallow:
 	case s.Name == deep && (p.Most == 0 || p.Most > s.Services):
-		all.idle, all.changesWithin, all.churn, all.traceIdle = 30*time.Second, 20*time.Second, 20*time.Second, 10*time.Second
+		all.idle, all.changesWithin, all.churn, all.traceIdle = 20*time.Second, 20*time.Second, time.Minute, 10*time.Second
 	default:
-		all.idle, all.rates, all.trace = 0, nil, false
+		all.idle, all.rates, all.restart, all.trace = 0, nil, false, false
 	}
 	return all
 }
@@ -68,15 +68,24 @@ func (o options) plan(p peer.Peer, s shape.Shape, round int) plan {
 	return planOf(o.Options, p, s, round)
 }
 
-// slowStart is how long a start is after which only changes are measured, a few, and
-// nothing a second time.
-const slowStart = 45 * time.Second
+const (
+	// slowStart is how long a start is after which only changes are measured, a few, and
+	// nothing a second time.
+	slowStart = 45 * time.Second
+	// quickStart is how long it is at most for a proxy that churn is worth a minute of.
+	quickStart = 5 * time.Second
+	// shortChurn is enough for those that are behind from its first second on.
+	shortChurn = 10 * time.Second
+)
 
 // without returns the plan for a proxy that needed so long to start.
 func (p plan) without(took time.Duration) plan {
 	if took > slowStart {
 		p.idle, p.churn, p.restart, p.trace = 0, 0, false, false
 		p.changes, p.patience = min(p.changes, few), min(p.patience, 30*time.Second)
+	}
+	if took > quickStart {
+		p.churn = min(p.churn, shortChurn)
 	}
 	return p
 }
