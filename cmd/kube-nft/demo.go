@@ -26,18 +26,21 @@ kube-nft on that node with the Services of a directory, and sends connections
 through the table. It needs root and the programs ip and nft, takes about ten
 seconds, and leaves nothing behind: this host's network is not touched.`,
 		Example: `  sudo kube-nft demo
-  sudo kube-nft demo --manifests deploy/demo --short`,
+  sudo kube-nft demo --manifests deploy/demo --short
+  sudo kube-nft demo --shell`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return demo(cmd.Context(), cmd.OutOrStdout(), o) },
 	}
 	cmd.Flags().StringVar(&o.manifests, "manifests", "deploy/demo", "directory of Services and EndpointSlices; every endpoint becomes a pod")
 	cmd.Flags().BoolVar(&o.short, "short", false, "do not print the table")
+	cmd.Flags().BoolVar(&o.shell, "shell", false, "before the end, a shell on the node, to look around while connections flow")
 	return cmd
 }
 
 type demoOptions struct {
 	manifests string
 	short     bool
+	shell     bool
 }
 
 // demo checks what is needed, isolates itself, and goes through the script.
@@ -115,6 +118,7 @@ func (d *demonstration) play(ctx context.Context) (err error) {
 		d.askNobody,
 		d.scale,
 		d.showTable,
+		d.shell,
 		d.stop,
 	}
 	d.screen.title("kube-nft demo: Kubernetes Services as one nftables table, with real connections")
