@@ -40,7 +40,7 @@ var (
 	}
 	full = setup.Options{
 		Peers:  []string{"kube-nft", "nftables", "nftables-1.36", "iptables", "iptables-nft"},
-		Shapes: []string{"10x10", "1000x10", "5000x10", "10000x10", "30000x2", "100000x2"},
+		Shapes: []string{"10x10", "1000x10", "10000x10", "100000x2"},
 		Rounds: 7, Limit: time.Minute,
 	}
 )

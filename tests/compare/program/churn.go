@@ -106,8 +106,12 @@ func (v *visit) churn(ctx context.Context) error {
 	}
 	defer w.close()
 	v.takeLockQuietly()
-	for _, rate := range v.plan.rates {
-		if err := v.churnAt(ctx, c, w, rate); err != nil {
+	for i, rate := range v.plan.rates {
+		lasts := v.plan.churn
+		if i == len(v.plan.rates)-1 {
+			lasts = max(lasts, v.plan.sustained)
+		}
+		if err := v.churnAt(ctx, c, w, rate, lasts); err != nil {
 			return err
 		}
 	}
@@ -115,9 +119,9 @@ func (v *visit) churn(ctx context.Context) error {
 	return v.proxy.Gone()
 }
 
-// churnAt measures changes while others are written at a rate.
-func (v *visit) churnAt(ctx context.Context, c *churn, w *watch, rate int) error {
-	writing, cancel := context.WithTimeout(ctx, v.plan.churn)
+// churnAt measures changes while others are written at a rate, for so long.
+func (v *visit) churnAt(ctx context.Context, c *churn, w *watch, rate int, lasts time.Duration) error {
+	writing, cancel := context.WithTimeout(ctx, lasts)
 	defer cancel()
 	var written int
 	var failed error
@@ -135,7 +139,7 @@ func (v *visit) churnAt(ctx context.Context, c *churn, w *watch, rate int) error
 	row.Note = note
 	v.add(row, packets...)
 	v.add(v.row("churn", variant, "api-write", "s"), writes...)
-	v.add(v.row("churn", variant, "rate", "1/s"), float64(written)/v.plan.churn.Seconds())
+	v.add(v.row("churn", variant, "rate", "1/s"), float64(written)/lasts.Seconds())
 	v.add(v.row("churn", variant, "cpu-per-change", "s"), used.Seconds()/float64(max(1, written+len(packets))))
 	v.add(v.row("churn", variant, "cpu-share", "ratio"), used.Seconds()/took.Seconds())
 	v.settle(ctx)

@@ -48,7 +48,7 @@ with that of "bare" from the same file, one DNAT rule, and with nothing else.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Out, "out", "bin/compare-results", "directory of the results")
-	f.IntSliceVar(&o.services, "services", nil, "how many Services there are, in turn (default 200, with --full 1000,2000)")
+	f.IntSliceVar(&o.services, "services", nil, "how many Services there are, in turn (default 200, with --full 1000)")
 	f.IntVar(&o.Rounds, "rounds", 0, "how often to measure each proxy, in turn with the others")
 	f.DurationVar(&o.Limit, "limit", 12*time.Minute, "the longest that one boot and what is measured in it may take")
 	f.BoolVar(&o.Full, "full", false, "measure in larger clusters, and build the kernel if there is none")
@@ -69,7 +69,7 @@ func (o *options) run(ctx context.Context, log *slog.Logger) error {
 	if len(o.services) == 0 {
 		o.services = []int{200}
 		if o.Full {
-			o.services = []int{1000, 2000}
+			o.services = []int{1000}
 		}
 	}
 	f := o.NewFile(ctx, log, nil)
