@@ -112,6 +112,11 @@ type Controller struct {
 	metrics metrics
 	// triggers are those of what the kernel does not have yet.
 	triggers triggers
+
+	questions chan asked
+	ended     chan struct{} // closed when Run returns
+	failing   bool          // the last pass did
+	changed   time.Time     // when something was last committed
 }
 
 // table is one family's table: what it should be, and whether it needs comparing
@@ -141,6 +146,9 @@ func New(c Config, kernel Dataplane) *Controller {
 		untold: make(map[types.NamespacedName]*model.Entry),
 
 		triggers: make(triggers),
+
+		questions: make(chan asked),
+		ended:     make(chan struct{}),
 	}
 	ctl.queue.events, ctl.queue.proxyName, ctl.queue.noExternalIPs = c.Events, c.ProxyName, c.NoExternalIPs
 	for _, f := range nft.Families {
@@ -171,10 +179,11 @@ const driftSettles = 10 * time.Millisecond
 func (c *Controller) Run(ctx context.Context, src source.Source) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer close(c.ended)
 	sourceDone := make(chan error, 1)
 	go func() { sourceDone <- src.Run(ctx, c.queue) }()
 	drift := make(chan nft.Family, 16)
-	watching, failing := false, false
+	watching := false
 	var retry <-chan time.Time
 	delay := firstRetry
 	waiting := time.NewTicker(waitingNotice)
@@ -183,7 +192,7 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 	defer again.Stop()
 	for {
 		wake := c.queue.wake
-		if failing {
+		if c.failing {
 			wake = nil // what comes in waits for the retry, or a busy cluster would undo the delay
 		}
 		select {
@@ -205,6 +214,9 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 		case <-again.C:
 			c.warnAgain()
 			continue
+		case q := <-c.questions:
+			q.run(c)
+			continue
 		case f := <-drift:
 			c.drifted(f)
 			if retry == nil {
@@ -212,11 +224,11 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 			}
 			continue
 		case r := <-c.config.NewRules:
-			if c.setRules(r); failing {
+			if c.setRules(r); c.failing {
 				continue
 			}
 		case <-c.config.AddrsChanged:
-			if c.setNodeIPs(); failing {
+			if c.setNodeIPs(); c.failing {
 				continue
 			}
 		case <-wake:
@@ -224,7 +236,7 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 		}
 		retry = nil
 		err := c.pass(ctx)
-		failing = err != nil
+		c.failing = err != nil
 		switch {
 		case err == nil:
 			delay = firstRetry

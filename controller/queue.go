@@ -79,6 +79,13 @@ func (q *queue) take() (changes, bool) {
 	return c, q.synced
 }
 
+// isSynced reports whether the source has told everything.
+func (q *queue) isSynced() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.synced
+}
+
 // bothFamilies are those of what is not an EndpointSlice.
 var bothFamilies = []model.Family{model.IPv4, model.IPv6}
 

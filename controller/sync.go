@@ -225,6 +225,7 @@ func (c *Controller) report(start time.Time, done Commit) {
 	done.Took = time.Since(start)
 	c.note(done)
 	if done.Batches > 0 {
+		c.changed = time.Now()
 		c.log.Debug("committed", "services", done.Services, "added", done.Added, "deleted", done.Deleted,
 			"batches", done.Batches, "duration", done.Took)
 	}

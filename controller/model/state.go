@@ -136,6 +136,20 @@ func (s *State) Service(name types.NamespacedName) *Service {
 	return nil
 }
 
+// Entry returns what there is under a name: a Service, EndpointSlices, or both; nil
+// is nothing.
+func (s *State) Entry(name types.NamespacedName) *Entry { return s.entries[name] }
+
+// Count is the number of Services.
+func (s *State) Count() (n int) {
+	for _, e := range s.entries {
+		if e.Service != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // Slice returns an EndpointSlice, or nil.
 func (s *State) Slice(name types.NamespacedName) *Slice {
 	if e := s.owners[name]; e != nil {
