@@ -128,9 +128,16 @@ func (o *runOptions) serve(ctx context.Context) error {
 		log.Info("the kernel has what is needed; ending, as --init-only asks")
 		return nil
 	}
+	socket, err := takeControl(ctx, log.Logger)
+	if err != nil {
+		return err
+	}
 	r := &runner{options: &o.options, connections: o.connections, plan: p, log: log, config: o.controller(p, log.Logger)}
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.stop(ctx)
+	if socket != nil {
+		r.closeLater(func() { socket.Close() })
+	}
 	if err := r.start(ctx); err != nil {
 		return err
 	}
@@ -139,7 +146,9 @@ func (o *runOptions) serve(ctx context.Context) error {
 	o.tellDoubts(log.Logger, p)
 	adjustOOMScore(*p.of.OOMScoreAdj, log.Logger)
 	p.limits.Apply(o.hostRoot, log.Logger)
-	err = controller.New(r.config, conn).Run(ctx, src)
+	ctl := controller.New(r.config, conn)
+	r.serveControl(ctx, socket, ctl)
+	err = ctl.Run(ctx, src)
 	fatal, ended := errors.AsType[fatalError](context.Cause(ctx))
 	if ended {
 		log.Error("ending", "err", fatal.error)

@@ -74,6 +74,12 @@ func listen(ctx context.Context, address string, handler http.Handler, begun fun
 	if err != nil {
 		return err
 	}
+	begun()
+	return serveOn(ctx, listener, handler)
+}
+
+// serveOn serves HTTP to who connects to a listener until ctx ends, and closes it.
+func serveOn(ctx context.Context, listener net.Listener, handler http.Handler) error {
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: requestTime,
@@ -85,7 +91,6 @@ func listen(ctx context.Context, address string, handler http.Handler, begun fun
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	begun()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

@@ -173,7 +173,9 @@ func TestStatus(t *testing.T) {
 func TestBindAddressHardFail(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	c.run(t)
+	for _, port := range []uint16{10249, 10256} {
+		c.Serve(c.node.Namespace, "tcp", netip.AddrPortFrom(netip.MustParseAddr(loopbacks[ip4]), port), "other")
+	}
 	other := startProxy(t, c.node.Namespace, c.manifests)
 	other.logs(t, "cannot serve health", "in use", "--healthz-bind-address")
 	other.logs(t, "cannot serve metrics", "in use", "--metrics-bind-address")
