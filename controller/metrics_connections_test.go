@@ -17,14 +17,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"github.com/kube-nft/kube-nft/controller/view"
 	"github.com/kube-nft/kube-nft/nft"
 	"github.com/kube-nft/kube-nft/tests/netlab"
 )
 
 // connecting is a ConnectionCounter.
 type connecting struct {
-	frontends map[frontendKey]nft.Value
-	packets   map[frontendKey]uint64
+	frontends map[view.Counter]nft.Value
+	packets   map[view.Counter]uint64
 	table     uint64
 	torn      bool
 	err       error
@@ -32,20 +33,20 @@ type connecting struct {
 
 func (c *connecting) Connections(_ context.Context, _ nft.Family, each func(uint64, nft.Element, uint64)) (bool, error) {
 	for k, v := range c.frontends {
-		each(c.table, nft.Element{Set: k.set, Key: k.key, Value: v}, c.packets[k])
+		each(c.table, nft.Element{Set: k.Set, Key: k.Key, Value: v}, c.packets[k])
 	}
 	return !c.torn && c.err == nil, c.err
 }
 
 // set makes a frontend, or changes it.
 func (c *connecting) set(set nft.Set, port uint16, comment string, packets uint64) {
-	k := frontendKey{set, nft.Key{Proto: nft.TCP, Port: port}}
+	k := view.Counter{Set: set, Key: nft.Key{Proto: nft.TCP, Port: port}}
 	v := nft.Value{Comment: comment, Verdict: nft.Chain{Kind: nft.Service, N: 1}}
 	c.frontends[k], c.packets[k] = v, packets
 }
 
 func (c *connecting) remove(set nft.Set, port uint16) {
-	delete(c.frontends, frontendKey{set, nft.Key{Proto: nft.TCP, Port: port}})
+	delete(c.frontends, view.Counter{Set: set, Key: nft.Key{Proto: nft.TCP, Port: port}})
 }
 
 // connected returns what connects, and what is scraped of it.
@@ -53,7 +54,7 @@ func connected(t *testing.T, limit int, log *bytes.Buffer) (*connecting, func() 
 	config := testConfig()
 	delete(config.Options, nft.IPv6)
 	registry := prometheus.NewPedanticRegistry()
-	counter := &connecting{table: 1, frontends: make(map[frontendKey]nft.Value), packets: make(map[frontendKey]uint64)}
+	counter := &connecting{table: 1, frontends: make(map[view.Counter]nft.Value), packets: make(map[view.Counter]uint64)}
 	config.Metrics, config.ServiceConnections, config.ServiceConnectionsLimit = registry, counter, limit
 	config.Logger = slog.New(slog.NewTextHandler(log, nil))
 	New(config, newFake())
@@ -128,7 +129,7 @@ func TestServiceConnections(t *testing.T) {
 	c.remove(nft.Services, 53)
 	check("a Service goes", map[string]float64{web: 122})
 
-	drop := frontendKey{nft.LocalServices, nft.Key{Proto: nft.TCP, Port: 80}}
+	drop := view.Counter{Set: nft.LocalServices, Key: nft.Key{Proto: nft.TCP, Port: 80}}
 	c.frontends[drop] = nft.Value{Comment: "default/web:http", Verdict: nft.Chain{Kind: nft.Drop}}
 	c.packets[drop] = 500
 	check("what is dropped is no connection", map[string]float64{web: 122})
@@ -175,11 +176,11 @@ func TestServiceConnectionsTorn(t *testing.T) {
 	}
 
 	c.torn = true
-	for i := range 3 * fewFrontends {
+	for i := range 3 * view.FewFrontends {
 		c.set(nft.NodePorts, uint16(i), "default/web", 7)
 	}
 	scrape()
-	for i := range 3 * fewFrontends {
+	for i := range 3 * view.FewFrontends {
 		c.remove(nft.NodePorts, uint16(i))
 	}
 	before := scrape()[web]

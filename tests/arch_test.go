@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"controller/event":     {"controller/model"},
 	"controller/health":    {"controller/model"},
 	"controller/localport": {"controller/model"},
-	"controller":           {"controller/compile", "controller/model", "controller/source", "nft"},
+	"controller":           {"controller/compile", "controller/model", "controller/source", "controller/view", "nft"},
 }
 
 // forbidden are imports from outside that would break a room's promise.
