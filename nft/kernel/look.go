@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
+)
+
+// Found is a table as somebody finds it who does not know how it was configured.
+type Found struct {
+	// Schema has the options that the table's rules tell of, and its features.
+	Schema *nft.Schema
+	// Contents are without endpoints until LookUp reads some.
+	Contents nft.Contents
+	// Counts is how many elements each set holds, -1 where the kernel does not say.
+	Counts nft.Counts
+	// Clients is how many clients each Service port remembers, as in AffinityClients;
+	// nil where the kernel does not say.
+	Clients map[nft.Port]int
+	// Altered says how the constant part differs from what this version makes with
+	// these options; nil if it does not.
+	Altered error
+	// Whole is false if something was committed while the table was read, so that
+	// parts of it may be older than others, or lack an element.
+	Whole bool
+
+	generation uint32
+}
+
+// Look reads what a family's table holds but for endpoints, whatever its
+// configuration is, and hands each frontend to each as Connections does. It returns
+// ErrMissing if there is none, ErrForeign if it is not ours, and ErrSchema if it is
+// of another version. A constant part that somebody changed is no error: it is told,
+// and the elements are read as far as they can be.
+//
+// It takes none of the locks that transactions take (nf_tables_api.c: all requests
+// here are callbacks of type NFNL_CB_RCU): a connection of its own keeps out of
+// their way.
+func (c *Conn) Look(ctx context.Context, f nft.Family, each func(table uint64, frontend nft.Element, packets uint64)) (*Found, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drain()
+	version, dormant, err := c.readTable(f)
+	switch {
+	case err != nil:
+		return nil, err
+	case version != nft.Version:
+		return nil, fmt.Errorf("table %s %s: %w: it has schema version %d, and this kube-nft knows version %d: use the one that runs here, or restart it",
+			f, nft.TableName, nft.ErrSchema, version, nft.Version)
+	}
+	before, err := c.generation(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s %s: %w", f, nft.TableName, err)
+	}
+	inventory, err := c.inventory(f)
+	if err != nil {
+		return nil, fmt.Errorf("read %s %s: %w", f, nft.TableName, err)
+	}
+	found := inventory.found(f)
+	if dormant {
+		found.Altered = fmt.Errorf("%w: it is dormant, so that packets pass it by", nft.ErrSchema)
+	}
+	if err := c.readHeads(ctx, found, inventory, each); err != nil {
+		return nil, err
+	}
+	found.generation, err = c.generation(f)
+	found.Whole = found.generation == before
+	return found, err
+}
+
+// found is what an inventory tells of a table.
+func (v *inventory) found(f nft.Family) *Found {
+	found := &Found{Schema: nft.NewSchema(f, v.options(f)).With(v.features())}
+	found.Contents, found.Altered = v.compare(found.Schema)
+	for _, set := range nft.Sets {
+		if d, ok := v.sets[set.String()]; ok {
+			found.Counts[set] = d.count
+		}
+	}
+	found.Clients = make(map[nft.Port]int)
+	for name, d := range v.sets {
+		if port, _, ok := nft.ParseAffinityMap(name); ok && found.Clients != nil {
+			if found.Clients[port] = max(found.Clients[port], d.count); d.count < 0 {
+				found.Clients = nil
+			}
+		}
+	}
+	return found
+}
+
+// readHeads reads all sets but those of endpoints.
+func (c *Conn) readHeads(ctx context.Context, found *Found, v *inventory, each func(uint64, nft.Element, uint64)) error {
+	f := found.Schema.Family
+	table, err := c.tableHandle(f)
+	if err != nil {
+		return fmt.Errorf("read table %s %s: %w", f, nft.TableName, err)
+	}
+	for _, set := range found.Schema.Sets() {
+		if _, there := v.sets[set.String()]; !there || set.HoldsEndpoints() {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		switch {
+		case set.Verdict():
+			err = c.dumpElements(f, set, func(e nft.Element, n uint64) {
+				found.Contents.Put(e)
+				if e.Set.Counted() || set == nft.NoEndpoints || set == nft.NoEndpointsNodePorts {
+					each(table, e, n)
+				}
+			})
+		default:
+			err = c.readElements(f, set, &found.Contents)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("read %s %s: %w", f, set, err)
+		}
+	}
+	return nil
+}
+
+// LookUp reads the endpoints of those frontends that are wanted into the contents. It
+// asks for them by key, in time that depends on their number alone.
+func (c *Conn) LookUp(ctx context.Context, found *Found, wanted func(frontend nft.Element) bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drain()
+	f := found.Schema.Family
+	for _, frontends := range found.Schema.Sets() {
+		endpoints, ok := frontends.EndpointsOf()
+		if !ok {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var all []frontendSlots
+		n := 0
+		for key, v := range found.Contents.Elements[frontends] {
+			if !wanted(nft.Element{Set: frontends, Key: key, Value: v}) {
+				continue
+			}
+			if v.Verdict.Returns() {
+				v = found.Contents.Elements[frontends.FallbackOf()][key]
+			}
+			all = append(all, frontendSlots{key, v.Verdict.N})
+			n += int(v.Verdict.N)
+		}
+		if found.Contents.Elements[endpoints] == nil {
+			found.Contents.Elements[endpoints] = make(map[nft.Key]nft.Value, n)
+		}
+		if err := c.getSlots(f, endpoints, all, &found.Contents); err != nil {
+			return fmt.Errorf("read %s %s: %w", f, endpoints, err)
+		}
+	}
+	after, err := c.generation(f)
+	found.Whole = found.Whole && after == found.generation
+	return err
+}
+
+// options are those that a table's rules tell of: what they do not tell makes no
+// difference to the rules.
+func (v *inventory) options(f nft.Family) (o nft.Options) {
+	o.Counters = v.sets[nft.Services.String()].counted
+	// KUBE-MARK-MASQ: meta mark set meta mark | 0x4000
+	if xor := v.rule("KUBE-MARK-MASQ").data("bitwise", unix.NFTA_BITWISE_XOR); len(xor) == 4 {
+		o.MasqueradeBit = lowestBit(xor)
+	}
+	// KUBE-SERVICES: fib daddr type local ip daddr != 127.0.0.0/8 jump KUBE-NODEPORTS
+	o.AllNodePorts = slices.ContainsFunc(v.told["KUBE-SERVICES"], func(r ruleCode) bool { return r.has("fib") })
+	// KUBE-SVC-1: ip saddr != 10.128.0.0/16 jump KUBE-MARK-MASQ, or for everybody
+	way := v.rule(nft.Chain{Kind: nft.Service, N: 1}.String())
+	o.LocalPods, o.MasqueradeAll = way.localPods(f), way.first() == "immediate"
+	// PREROUTING, under an external policy Local: ip saddr != 10.128.0.0/16 jump KUBE-XLB
+	if pods := v.rule("PREROUTING").localPods(f); pods.Known() {
+		o.LocalPods = pods
+	}
+	return o
+}
+
+// toldBy are the chains whose rules tell of options.
+var toldBy = map[string]bool{"KUBE-MARK-MASQ": true, "KUBE-SERVICES": true, "PREROUTING": true, "KUBE-SVC-1": true}
+
+// note keeps the code of a rule that tells of options.
+func (v *inventory) note(chain string, expressions []byte) {
+	if !toldBy[chain] {
+		return
+	}
+	var code ruleCode
+	for _, e := range wire.Attrs(expressions) {
+		code = append(code, expression{
+			name: cstring(wire.First(e, unix.NFTA_EXPR_NAME)),
+			data: wire.First(e, unix.NFTA_EXPR_DATA),
+		})
+	}
+	v.told[chain] = append(v.told[chain], code)
+}
