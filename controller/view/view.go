@@ -245,6 +245,21 @@ func (p *ServicePort) Worst() (s State) {
 	return s
 }
 
+// Size is how many endpoints the port has, in the family that has most of them: a pod
+// of two families counts once. Where endpoints were not read it is how many there may
+// be.
+func (p *ServicePort) Size() (n int) {
+	for i := range p.Frontends {
+		for _, w := range p.Frontends[i].Ways() {
+			if w.Endpoints == nil {
+				n = max(n, int(w.Draws))
+			}
+			n = max(n, len(w.Endpoints))
+		}
+	}
+	return n
+}
+
 // Torn reports whether any frontend's endpoints do not agree with where it leads.
 func (p *ServicePort) Torn() bool {
 	return slices.ContainsFunc(p.Frontends, func(f Frontend) bool {
