@@ -193,9 +193,13 @@ func (m Masquerade) String() string {
 }
 
 // String is the frontend's address and port, of a node port with an asterisk for the
-// addresses of the node.
+// addresses of the node: *:30080, [*]:30080.
 func (f *Frontend) String() string {
-	if !f.Addr.IsValid() {
+	switch {
+	case f.Addr.IsValid():
+	case f.Family == nft.IPv6:
+		return "[*]:" + strconv.Itoa(int(f.Port))
+	default:
 		return "*:" + strconv.Itoa(int(f.Port))
 	}
 	return netip.AddrPortFrom(f.Addr, f.Port).String()

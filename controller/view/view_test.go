@@ -118,7 +118,7 @@ func TestOf(t *testing.T) {
   External ip6 [2001:db8:198::1]:80: served, 2 of 2, masquerade everybody
   External ip6 [2001:db8:203::1]:80: served, 2 of 2, masquerade everybody
   NodePort ip *:30080: served, 2 of 2, masquerade everybody
-  NodePort ip6 *:30080: served, 2 of 2, masquerade everybody
+  NodePort ip6 [*]:30080: served, 2 of 2, masquerade everybody
 `},
 		{"external policy Local", podsKnown, 9, web(local), `default/web:http tcp
   ClusterIP ip 10.96.0.1:80: served, 9 of 10, masquerade foreign
@@ -128,7 +128,7 @@ func TestOf(t *testing.T) {
   External ip6 [2001:db8:198::1]:80: served, 9 of 10, masquerade foreign served, 1 of 1, masquerade nobody
   External ip6 [2001:db8:203::1]:80: served, 9 of 10, masquerade foreign served, 1 of 1, masquerade nobody
   NodePort ip *:30080: served, 9 of 10, masquerade foreign served, 1 of 1, masquerade nobody
-  NodePort ip6 *:30080: served, 9 of 10, masquerade foreign served, 1 of 1, masquerade nobody
+  NodePort ip6 [*]:30080: served, 9 of 10, masquerade foreign served, 1 of 1, masquerade nobody
 `},
 		{"nobody serves, and everybody would be masqueraded", nft.Options{MasqueradeAll: true}, 0, web(local), `default/web:http tcp
   ClusterIP ip 10.96.0.1:80: refused, 0 of 0, masquerade nobody
@@ -138,7 +138,7 @@ func TestOf(t *testing.T) {
   External ip6 [2001:db8:198::1]:80: refused, 0 of 0, masquerade nobody
   External ip6 [2001:db8:203::1]:80: refused, 0 of 0, masquerade nobody
   NodePort ip *:30080: refused, 0 of 0, masquerade nobody
-  NodePort ip6 *:30080: refused, 0 of 0, masquerade nobody
+  NodePort ip6 [*]:30080: refused, 0 of 0, masquerade nobody
 `},
 		{"affinity and source ranges", nft.Options{MasqueradeAll: true}, 3, web(func(s *model.Service) {
 			s.ExternalIPs, s.Ports[0].NodePort, s.AffinityTimeout = nil, 0, 3*time.Hour
