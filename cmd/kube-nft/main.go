@@ -60,7 +60,15 @@ proportion to what changed.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
-	root.AddCommand(runCommand(), renderCommand(), cleanupCommand(), demoCommand(), benchCommand(), versionCommand())
+	root.AddCommand(
+		runCommand(),
+		renderCommand(),
+		listCommand(),
+		cleanupCommand(),
+		demoCommand(),
+		benchCommand(),
+		versionCommand(),
+	)
 	completeFlags(root)
 	return root
 }
