@@ -12,9 +12,9 @@ TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
 
-tools: ## what tests and demo call beside Go: ip and nft
-	@command -v ip >/dev/null && command -v nft >/dev/null || { apt-get update -q && \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends iproute2 nftables; }
+tools: ## what tests and demo call beside Go: ip and nft; and what kube-proxy's rules are made with
+	@(for p in ip ipset iptables-legacy-restore iptables-nft-restore nft; do command -v $$p >/dev/null || exit 1; done) || { apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends iproute2 ipset iptables nftables; }
 
 tools-cluster: tools ## what kube-proxy calls in iptables mode
 	@command -v iptables-restore >/dev/null || { apt-get update -q && \

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubeproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Remove removes all of it: rules first, then the virtual services of IPVS, whose
+// connections end with them, ipsets, and the device. What is gone is no error. Another
+// proxy must have programmed the host before.
+func (f *Found) Remove(ctx context.Context) error {
+	if err := f.RemoveRules(ctx); err != nil {
+		return err
+	}
+	return f.removeIPVS(ctx)
+}
+
+// RemoveRules removes what is in packet filters: of nf_tables all at once, of
+// iptables-legacy a table at once. A connection that is tracked goes on as it was
+// translated, as long as any chain of type nat is left in its family. IPVS goes on as
+// well.
+func (f *Found) RemoveRules(ctx context.Context) error {
+	if err := f.removeNFT(ctx); err != nil {
+		return err
+	}
+	for _, r := range f.Rules {
+		if r.Backend == IPTablesLegacy && !r.empty() {
+			if err := removeLegacy(ctx, r.Family, r.Table); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// removeNFT removes what is in nf_tables, in one transaction. If others have changed
+// the rules since they were found they are looked at again.
+func (f *Found) removeNFT(ctx context.Context) error {
+	s, err := openSocket()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	now := f
+	for range attempts {
+		if !now.inNFT() {
+			return nil
+		}
+		err = s.commit(now.batch)
+		if err == nil || !(errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY)) {
+			return explain("remove kube-proxy's rules of nf_tables", err)
+		}
+		again, findErr := Find(ctx)
+		if findErr != nil {
+			return findErr
+		}
+		now = &again
+	}
+	return fmt.Errorf("remove kube-proxy's rules of nf_tables: somebody makes or uses them meanwhile; is kube-proxy running? %w", err)
+}
+
+// inNFT says whether there is anything to remove from nf_tables.
+func (f *Found) inNFT() bool {
+	for _, r := range f.Rules {
+		if r.Backend == IPTablesNFT && !r.empty() {
+			return true
+		}
+	}
+	return len(f.Tables) > 0
+}
+
+func (f *Found) batch(b *batch) {
+	for _, t := range f.Tables {
+		t.remove(b)
+	}
+	for _, r := range f.Rules {
+		if r.Backend == IPTablesNFT {
+			r.remove(b)
+		}
+	}
+}
+
+// removeIPVS removes what is of the mode ipvs alone. The sets that know node ports go
+// when the services are gone, so that a second run finds what a first one left.
+func (f *Found) removeIPVS(ctx context.Context) error {
+	if len(f.Services) > 0 {
+		v, err := openIPVS()
+		if err != nil || v == nil {
+			return err
+		}
+		defer v.conn.Close()
+		for _, s := range f.Services {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err := v.remove(&s); err != nil {
+				return err
+			}
+		}
+	}
+	if len(f.IPSets) > 0 {
+		s, err := openSocket()
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		var errs []error
+		for _, name := range f.IPSets {
+			errs = append(errs, s.destroySet(name))
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+	}
+	if f.Device != nil {
+		return f.Device.remove()
+	}
+	return nil
+}
