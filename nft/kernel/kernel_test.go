@@ -249,6 +249,11 @@ func checkGolden(t *testing.T, s *nft.Schema, name string) {
 	if have.Features != s.Features {
 		t.Errorf("read back with features %b, want %b", have.Features, s.Features)
 	}
+	described, err := conn.Describe(context.Background(), s.Family)
+	lab.Must(err, described.Fault)
+	if got := described.Schema; got.Options != s.Options || got.Features != s.Features {
+		t.Errorf("described with options %+v and features %b, want %+v and %b", got.Options, got.Features, s.Options, s.Features)
+	}
 	if s.Family == nft.IPv6 && s.Features&nft.ClientAffinity != 0 {
 		// nft 1.0.6 lists an update of a map from IPv6 addresses to addresses and
 		// ports, but loading one fails an assertion (netlink_gen_expr).
