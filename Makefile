@@ -7,7 +7,7 @@ GO ?= go
 CLUSTER := ./tests/apiserver/... ./tests/cluster/... ./tests/manifests/... ./tests/rollout/...
 TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/manifests -e /tests/image -e /tests/rollout)
 
-.PHONY: build demo test test-cluster test-image test-compare conformance race bench benchstat compare compare-full lint update image tools tools-cluster tools-compare tools-uml clean
+.PHONY: build demo picture test test-cluster test-image test-compare conformance race bench benchstat compare compare-full lint update image tools tools-cluster tools-compare tools-uml clean
 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
@@ -30,6 +30,11 @@ tools-uml: ## what builds a kernel with IPVS, which is a process, and what runs 
 
 demo: build tools ## the main job, shown in a terminal
 	bin/kube-nft demo
+
+picture: build tools ## docs/demo.svg: the demo, recorded
+	@command -v termtosvg >/dev/null || { apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends termtosvg; }
+	script -qefc "termtosvg docs/demo.svg -g 92x44 -m 60 -M 700 -D 6000 -c 'bin/kube-nft demo --short'" /dev/null
 
 test: tools ## unit, kernel and end-to-end packet tests
 	$(GO) test $(TESTFLAGS) $(TESTED)
