@@ -17,7 +17,8 @@ const module = "github.com/kube-nft/kube-nft/"
 var allowed = map[string][]string{
 	"nft/wire":             nil,
 	"nft":                  {"nft/wire"},
-	"nft/kernel":           {"nft", "nft/wire"},
+	"nft/trace":            {"nft", "nft/wire"},
+	"nft/kernel":           {"nft", "nft/trace", "nft/wire"},
 	"nft/conntrack":        {"nft", "nft/wire"},
 	"nft/ruleset":          {"nft", "nft/wire"},
 	"nft/kubeproxy":        {"nft", "nft/wire"},
@@ -36,6 +37,7 @@ var allowed = map[string][]string{
 var forbidden = map[string][]string{
 	"nft/wire":             {"net/http", "k8s.io/", "github.com/mdlayher/netlink"},
 	"nft":                  {"net/http", "k8s.io/", "github.com/mdlayher/netlink"},
+	"nft/trace":            {"net/http", "k8s.io/", "github.com/mdlayher/netlink"},
 	"nft/kernel":           {"k8s.io/"},
 	"nft/conntrack":        {"k8s.io/"},
 	"nft/ruleset":          {"net/http", "k8s.io/"},
