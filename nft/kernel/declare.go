@@ -106,15 +106,20 @@ func (b *batch) chain(s *nft.Schema, c nft.RuleChain) error {
 	m := b.message(unix.NFT_MSG_NEWCHAIN, s.Family, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	b.str(unix.NFTA_CHAIN_NAME, c.Name)
 	if c.Base != nil {
-		hook := b.nest(unix.NFTA_CHAIN_HOOK)
-		b.u32(unix.NFTA_HOOK_HOOKNUM, c.Base.Number)
-		b.u32(unix.NFTA_HOOK_PRIORITY, uint32(c.Base.Priority))
-		b.end(hook)
-		b.u32(unix.NFTA_CHAIN_POLICY, nfAccept)
-		b.str(unix.NFTA_CHAIN_TYPE, c.Base.Type)
+		b.hook(*c.Base)
 	}
 	b.close(m)
 	return b.rules(s, c)
+}
+
+// hook makes the chain that is being appended a base chain.
+func (b *batch) hook(h nft.Hook) {
+	hook := b.nest(unix.NFTA_CHAIN_HOOK)
+	b.u32(unix.NFTA_HOOK_HOOKNUM, h.Number)
+	b.u32(unix.NFTA_HOOK_PRIORITY, uint32(h.Priority))
+	b.end(hook)
+	b.u32(unix.NFTA_CHAIN_POLICY, nfAccept)
+	b.str(unix.NFTA_CHAIN_TYPE, h.Type)
 }
 
 // rules appends the rules of a chain.
@@ -130,8 +135,19 @@ func (b *batch) rules(s *nft.Schema, c nft.RuleChain) error {
 func (b *batch) rule(s *nft.Schema, c nft.RuleChain, r nft.Rule) error {
 	m := b.message(unix.NFT_MSG_NEWRULE, s.Family, unix.NLM_F_CREATE|unix.NLM_F_APPEND)
 	b.str(unix.NFTA_RULE_CHAIN, c.Name)
+	if err := b.expressions(s.Family, r); err != nil {
+		return err
+	}
+	hash := s.Hash(c.Name, r)
+	b.bytes(unix.NFTA_RULE_USERDATA, append([]byte{udataRuleHash, uint8(len(hash))}, hash[:]...))
+	b.close(m)
+	return nil
+}
+
+// expressions appends what a rule does.
+func (b *batch) expressions(f nft.Family, r nft.Rule) error {
 	list := b.nest(unix.NFTA_RULE_EXPRESSIONS)
-	exprs, err := r.Encode(s.Family)
+	exprs, err := r.Encode(f)
 	if err != nil {
 		return err
 	}
@@ -139,9 +155,6 @@ func (b *batch) rule(s *nft.Schema, c nft.RuleChain, r nft.Rule) error {
 		b.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, data)
 	}
 	b.end(list)
-	hash := s.Hash(c.Name, r)
-	b.bytes(unix.NFTA_RULE_USERDATA, append([]byte{udataRuleHash, uint8(len(hash))}, hash[:]...))
-	b.close(m)
 	return nil
 }
 

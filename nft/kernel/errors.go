@@ -21,6 +21,8 @@ var (
 	// ErrUnknown says that the kernel's answer was lost: the transaction may have
 	// been committed or not.
 	ErrUnknown = errors.New("outcome of the transaction unknown")
+	// ErrTraced says that somebody else traces packets.
+	ErrTraced = errors.New("another trace is under way in this network namespace")
 )
 
 // CommitError is the first error of a transaction, of which nothing was done.
