@@ -46,6 +46,8 @@ func DecodeKeyEnd(start Key, b []byte, f Family, s Set) (Key, error) {
 	switch end, err := DecodeKey(b, f, s); {
 	case err != nil:
 		return Key{}, err
+	case start.Range == Range{} || end.Range == Range{}:
+		return Key{}, fmt.Errorf("key of %s: an end of a range that has no beginning", s)
 	case s.Concatenated():
 		last = end.Range.Prefix().Addr()
 	default:
