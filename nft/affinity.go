@@ -196,12 +196,18 @@ func affinityName(name string) (Chain, bool) {
 			continue
 		}
 		// What a Service port owns bears its namespace, in lower case.
-		if port == "" || port[0] >= 'A' && port[0] <= 'Z' || !strings.Contains(port, "/") {
+		if !strings.Contains(port, "/") || strings.ContainsFunc(port, notInNames) {
 			return Chain{}, false
 		}
 		return Chain{Kind: k, Port: PortOf(port)}, true
 	}
 	return Chain{}, false
+}
+
+// notInNames reports whether a character is in no Port's name: Kubernetes' names are
+// small letters, digits, dashes and dots.
+func notInNames(c rune) bool {
+	return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' && c != '/'
 }
 
 // proto matches the protocol: `meta l4proto tcp`. The kernel does not need it,

@@ -125,7 +125,7 @@ func (e Element) text() string {
 		}
 	}
 	if e.Value.Comment != "" {
-		fmt.Fprintf(&b, " comment %q", e.Value.Comment)
+		b.WriteString(` comment "` + printable(e.Value.Comment) + `"`) // nft knows no escapes
 	}
 	switch {
 	case l.verdict:

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Keys and data of the sets travel as bytes: each field is padded to four bytes,
@@ -170,7 +171,9 @@ func AppendComment(b []byte, comment string) []byte {
 	return append(append(b, comment...), 0)
 }
 
-// DecodeComment finds the comment in an element's user data; "" if there is none.
+// DecodeComment finds the comment in an element's user data; "" if there is none. It
+// is what somebody wrote who may change the table, and is going to be shown: what could
+// end a line, a text, or move a terminal's cursor is a question mark.
 func DecodeComment(b []byte) string {
 	for len(b) >= 2 {
 		typ, n := b[0], int(b[1])
@@ -178,9 +181,24 @@ func DecodeComment(b []byte) string {
 			return ""
 		}
 		if typ == udataComment && n > 0 {
-			return string(b[2 : 2+n-1])
+			return printable(string(b[2 : 2+n-1]))
 		}
 		b = b[2+n:]
 	}
 	return ""
+}
+
+// printable returns a comment without what nft's text cannot hold, which has no escapes:
+// quotes, and all that is no letter, number or sign of ASCII.
+func printable(comment string) string {
+	odd := func(c rune) bool { return c < ' ' || c > '~' || c == '"' }
+	if !strings.ContainsFunc(comment, odd) {
+		return comment
+	}
+	return strings.Map(func(c rune) rune {
+		if odd(c) {
+			return '?'
+		}
+		return c
+	}, comment)
 }

@@ -111,7 +111,7 @@ func FuzzElement(f *testing.F) {
 				t.Errorf("data %+v came back as %+v, %v", e.Value, v, err)
 			}
 		}
-		want := comment[:min(len(comment), CommentLimit)]
+		want := printable(comment[:min(len(comment), CommentLimit)])
 		if got := DecodeComment(AppendComment(nil, comment)); got != want {
 			t.Errorf("comment %q came back as %q", want, got)
 		}
