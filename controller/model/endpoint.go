@@ -185,6 +185,9 @@ func endpoint(in *discoveryv1.Endpoint, f Family, node string) (Endpoint, error)
 	if FamilyOf(a) != f {
 		return Endpoint{}, fmt.Errorf("%s is not of the slice's address type", a)
 	}
+	if why := noHost(a); why != "" {
+		return Endpoint{}, fmt.Errorf("%s is %s", a, why)
+	}
 	is := func(condition *bool, absent bool) bool {
 		if condition == nil {
 			return absent

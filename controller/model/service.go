@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -105,9 +104,9 @@ const LabelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
 // FromService reads a Service. It returns nil if the Service is none that this proxy
 // serves: headless, an ExternalName, or another proxy's; proxy is the name of this one,
-// or empty. What is invalid in it is
-// left out; each such part is an error that begins with the path of its field, all
-// of them joined. The rest of the Service is good.
+// or empty. What is invalid in it is left out, which is all of it if its name is; each
+// such part is an error that begins with the path of its field, all of them joined. The
+// rest of the Service is good.
 func FromService(s *corev1.Service, proxy string) (*Service, error) {
 	if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == corev1.ClusterIPNone || s.Spec.ClusterIP == "" {
 		return nil, nil
@@ -116,11 +115,17 @@ func FromService(s *corev1.Service, proxy string) (*Service, error) {
 		return nil, nil
 	}
 	var p problems
+	if err := checkName(s.Namespace); err != nil {
+		return nil, fmt.Errorf("metadata.namespace: %w", err)
+	}
+	if err := checkName(s.Name); err != nil {
+		return nil, fmt.Errorf("metadata.name: %w", err)
+	}
 	out := &Service{
 		Name:            types.NamespacedName{Namespace: s.Namespace, Name: s.Name},
 		UID:             s.UID,
 		ClusterIPs:      clusterIPs(s, &p),
-		ExternalIPs:     addresses(s.Spec.ExternalIPs, "spec.externalIPs", &p),
+		ExternalIPs:     addresses(s.Spec.ExternalIPs, "spec.externalIPs", noHost, &p),
 		LoadBalancerIPs: ingressIPs(s, &p),
 	}
 	out.InternalLocal = s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
@@ -131,11 +136,7 @@ func FromService(s *corev1.Service, proxy string) (*Service, error) {
 	if !s.CreationTimestamp.IsZero() {
 		out.Created = s.CreationTimestamp.Unix()
 	}
-	for i := range s.Spec.Ports {
-		if port, ok := servicePort(s, i, out.Ports, &p); ok {
-			out.Ports = append(out.Ports, port)
-		}
-	}
+	out.Ports = servicePorts(s, &p)
 	return out, p.err()
 }
 
@@ -149,42 +150,50 @@ func external(s *corev1.Service) bool {
 	return len(s.Spec.ExternalIPs) > 0
 }
 
-// servicePort reads a port, which comes behind others. A bad node port leaves the
-// rest of the port good.
-func servicePort(s *corev1.Service, i int, others []ServicePort, p *problems) (ServicePort, bool) {
-	in := &s.Spec.Ports[i]
-	field := fmt.Sprintf("spec.ports[%d]", i)
-	protocol, err := ParseProtocol(in.Protocol)
-	switch {
-	case err != nil:
-		p.add(field+".protocol", err.Error())
-		return ServicePort{}, false
-	case in.Port < 1 || in.Port > 65535:
-		p.add(field+".port", fmt.Sprintf("%d is not in 1-65535", in.Port))
-		return ServicePort{}, false
-	}
-	for j := range s.Spec.Ports[:i] {
-		other := &s.Spec.Ports[j]
-		if o, err := ParseProtocol(other.Protocol); err == nil && o == protocol && other.Port == in.Port {
-			p.add(field+".port", fmt.Sprintf("%d is there twice, first in spec.ports[%d]", in.Port, j))
-			return ServicePort{}, false
-		}
-	}
-	port := ServicePort{Name: in.Name, Protocol: protocol, Port: uint16(in.Port)}
-	switch {
-	case s.Spec.Type != corev1.ServiceTypeNodePort && s.Spec.Type != corev1.ServiceTypeLoadBalancer:
-	case in.NodePort < 0 || in.NodePort > 65535:
-		p.add(field+".nodePort", fmt.Sprintf("%d is not in 1-65535", in.NodePort))
-	case in.NodePort != 0 && hasNodePort(others, protocol, uint16(in.NodePort)):
-		p.add(field+".nodePort", fmt.Sprintf("%d is there twice, the first of them counts", in.NodePort))
-	default:
-		port.NodePort = uint16(in.NodePort)
-	}
-	return port, true
+// number is a port's number of a protocol.
+type number struct {
+	protocol Protocol
+	port     int32
 }
 
-func hasNodePort(ports []ServicePort, protocol Protocol, nodePort uint16) bool {
-	return slices.ContainsFunc(ports, func(p ServicePort) bool { return p.Protocol == protocol && p.NodePort == nodePort })
+// servicePorts reads the ports. A bad node port leaves the rest of its port good. What
+// is there twice is looked up: an object has room for ten thousand ports.
+func servicePorts(s *corev1.Service, p *problems) (ports []ServicePort) {
+	first, nodePorts := make(map[number]int), make(map[number]bool)
+	for i := range s.Spec.Ports {
+		in := &s.Spec.Ports[i]
+		field := func(name string) string { return fmt.Sprintf("spec.ports[%d].%s", i, name) }
+		protocol, err := ParseProtocol(in.Protocol)
+		at := number{protocol, in.Port}
+		switch before, twice := first[at]; {
+		case err != nil:
+			p.add(field("protocol"), err.Error())
+			continue
+		case in.Name != "" && checkName(in.Name) != nil:
+			p.add(field("name"), checkName(in.Name).Error())
+			continue
+		case in.Port < 1 || in.Port > 65535:
+			p.add(field("port"), fmt.Sprintf("%d is not in 1-65535", in.Port))
+			continue
+		case twice:
+			p.add(field("port"), fmt.Sprintf("%d is there twice, first in spec.ports[%d]", in.Port, before))
+			continue
+		}
+		first[at] = i
+		port := ServicePort{Name: in.Name, Protocol: protocol, Port: uint16(in.Port)}
+		switch onNode := (number{protocol, in.NodePort}); {
+		case s.Spec.Type != corev1.ServiceTypeNodePort && s.Spec.Type != corev1.ServiceTypeLoadBalancer:
+		case in.NodePort < 0 || in.NodePort > 65535:
+			p.add(field("nodePort"), fmt.Sprintf("%d is not in 1-65535", in.NodePort))
+		case nodePorts[onNode]:
+			p.add(field("nodePort"), fmt.Sprintf("%d is there twice, the first of them counts", in.NodePort))
+		case in.NodePort != 0:
+			nodePorts[onNode] = true
+			port.NodePort = uint16(in.NodePort)
+		}
+		ports = append(ports, port)
+	}
+	return ports
 }
 
 // clusterIPs finds the cluster IP of each family. Old objects have no clusterIPs
@@ -194,7 +203,7 @@ func clusterIPs(s *corev1.Service, p *problems) (ips [Families]netip.Addr) {
 	if len(all) == 0 {
 		all = []string{s.Spec.ClusterIP}
 	}
-	for i, a := range addresses(all, "spec.clusterIPs", p) {
+	for i, a := range addresses(all, "spec.clusterIPs", nobodys, p) {
 		f := FamilyOf(a)
 		if ips[f].IsValid() {
 			p.add(fmt.Sprintf("spec.clusterIPs[%d]", i), fmt.Sprintf("%s is a second address of its family", a))
@@ -216,11 +225,12 @@ func ingressIPs(s *corev1.Service, p *problems) []netip.Addr {
 			ips = append(ips, in.IP)
 		}
 	}
-	return addresses(ips, "status.loadBalancer.ingress", p)
+	return addresses(ips, "status.loadBalancer.ingress", nobodys, p)
 }
 
-// addresses reads addresses, each once. Blank ones are none, as in kube-proxy.
-func addresses(in []string, field string, p *problems) []netip.Addr {
+// addresses reads addresses, each once, but those that refused says something of. Blank
+// ones are none, as in kube-proxy.
+func addresses(in []string, field string, refused func(netip.Addr) string, p *problems) []netip.Addr {
 	var out []netip.Addr
 	seen := make(map[netip.Addr]bool, len(in))
 	for i, s := range in {
@@ -228,6 +238,9 @@ func addresses(in []string, field string, p *problems) []netip.Addr {
 			continue
 		}
 		a, err := parseAddr(s)
+		if err == nil && refused(a) != "" {
+			err = fmt.Errorf("%s is %s", a, refused(a))
+		}
 		if err != nil {
 			p.add(fmt.Sprintf("%s[%d]", field, i), err.Error())
 			continue
