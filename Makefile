@@ -7,7 +7,7 @@ GO ?= go
 CLUSTER := ./tests/apiserver/... ./tests/cluster/... ./tests/manifests/... ./tests/rollout/...
 TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/manifests -e /tests/image -e /tests/rollout)
 
-.PHONY: build demo picture test test-cluster test-image test-compare conformance race bench benchstat compare compare-full lint update image tools tools-cluster tools-compare tools-uml clean
+.PHONY: build demo picture test test-cluster test-image test-compare conformance race bench benchstat compare fuzz compare-full lint update image tools tools-cluster tools-compare tools-uml clean
 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
@@ -73,6 +73,11 @@ compare: bin/compare tools-compare ## beside kube-proxy, in minutes once its pro
 
 compare-full: bin/compare tools-compare tools-uml ## the same in large clusters, which takes three quarters of an hour
 	bin/compare all --full
+
+FUZZTIME ?= 1m
+FUZZ ?= .
+fuzz: ## every parser, FUZZTIME for each target; FUZZ=<pattern> of packages and names
+	tests/tools/fuzz.sh '$(FUZZTIME)' '$(FUZZ)'
 
 lint: ## gofmt, vet, staticcheck, a tidy go.mod
 	@test -z "$$(gofmt -l .)" || { gofmt -d . ; exit 1; }
