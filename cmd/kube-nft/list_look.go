@@ -16,7 +16,7 @@ import (
 // sight is what was seen of the tables of all families.
 type sight struct {
 	view  *view.View
-	found []*kernel.Found // of families that have a table
+	found []*kernel.Survey // of families that have a table
 }
 
 // whole reports whether nothing changed meanwhile.
@@ -52,9 +52,9 @@ func lookOnce(ctx context.Context, conn *kernel.Conn, wanted func(view.Name) boo
 	missing := 0
 	for _, f := range nft.Families {
 		counters := make(view.Counters)
-		found, err := conn.Look(ctx, f, counters.Add)
+		found, err := conn.Survey(ctx, f, counters.Add)
 		if err == nil {
-			err = conn.LookUp(ctx, found, func(e nft.Element) bool {
+			err = conn.SurveyEndpoints(ctx, found, func(e nft.Element) bool {
 				name, ok := view.NameOf(e)
 				return ok && wanted(name)
 			})

@@ -158,7 +158,7 @@ var featureNames = []struct {
 	{nft.NodePortAffinity, "NodePortAffinity"},
 }
 
-func objectOfTable(found *kernel.Found) tableObject {
+func objectOfTable(found *kernel.Survey) tableObject {
 	f := found.Schema.Family
 	o := tableObject{
 		Table: f.String() + " " + nft.TableName, IPFamily: familyName(f), Whole: found.Whole,

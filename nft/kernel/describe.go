@@ -6,7 +6,10 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // Description is the constant part of a table as the kernel has it.
@@ -38,10 +41,25 @@ func (c *Conn) Describe(ctx context.Context, f nft.Family) (Description, error) 
 	if err != nil {
 		return Description{}, err
 	}
-	made := found.found(f)
-	d := Description{Schema: made.Schema, Fault: made.Altered}
+	features := found.features()
+	options, err := nft.InferOptions(f, features, found.raw)
+	if err != nil {
+		return Description{}, err
+	}
+	options.Counters = found.sets[nft.Services.String()].counted
+	d := Description{Schema: nft.NewSchema(f, options).With(features)}
 	if dormant {
 		d.Fault = fmt.Errorf("%w: it is dormant, so that it does nothing", nft.ErrSchema)
+		return d, nil
 	}
+	_, d.Fault = found.compare(d.Schema)
 	return d, nil
+}
+
+// rawRule is a rule's expressions.
+func rawRule(body []byte) (r nft.RawRule) {
+	for _, e := range wire.Attrs(wire.First(body, unix.NFTA_RULE_EXPRESSIONS)) {
+		r = append(r, nft.RawExpr{Name: cstring(wire.First(e, unix.NFTA_EXPR_NAME)), Data: wire.First(e, unix.NFTA_EXPR_DATA)})
+	}
+	return r
 }

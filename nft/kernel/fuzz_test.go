@@ -41,7 +41,7 @@ func FuzzInventory(f *testing.F) {
 	f.Add(whole[:len(whole)/2], false)
 	f.Add([]byte{}, true)
 	f.Fuzz(func(t *testing.T, in []byte, all bool) {
-		found := &inventory{sets: map[string]declared{}, chains: map[string][]byte{}, rules: map[string]string{}, timeouts: map[string]uint32{}}
+		found := newInventory()
 		_, _ = messages(in, func(h unix.NlMsghdr, body []byte) bool {
 			if len(body) < wire.FamilyLen {
 				return true

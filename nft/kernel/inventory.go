@@ -21,7 +21,7 @@ type inventory struct {
 	rules  map[string]string // the hashes of a chain's rules, one behind the other
 	// timeouts, in seconds, of the chains that note clients.
 	timeouts map[string]uint32
-	told     map[string][]ruleCode // the code of rules that tell of options
+	raw      map[string][]nft.RawRule // the rules of chains that no Service owns
 }
 
 // declared is a set's declaration, its size, and how many elements it holds; -1
@@ -39,11 +39,15 @@ type declaration struct {
 	counted                          bool
 }
 
-func (c *Conn) inventory(f nft.Family) (*inventory, error) {
-	found := &inventory{
+func newInventory() *inventory {
+	return &inventory{
 		sets: make(map[string]declared), chains: make(map[string][]byte),
-		rules: make(map[string]string), timeouts: make(map[string]uint32), told: make(map[string][]ruleCode),
+		rules: make(map[string]string), timeouts: make(map[string]uint32), raw: make(map[string][]nft.RawRule),
 	}
+}
+
+func (c *Conn) inventory(f nft.Family) (*inventory, error) {
+	found := newInventory()
 	sets, err := c.list(unix.NFT_MSG_GETSET, f)
 	if err != nil {
 		return nil, fmt.Errorf("read sets: %w", err)
@@ -94,7 +98,9 @@ func (v *inventory) addRule(body []byte) {
 	}
 	chain := cstring(wire.First(body, unix.NFTA_RULE_CHAIN))
 	v.rules[chain] += hash
-	v.note(chain, wire.First(body, unix.NFTA_RULE_EXPRESSIONS))
+	if c, ok := nft.ParseChain(chain); !ok || c.Port == (nft.Port{}) {
+		v.raw[chain] = append(v.raw[chain], rawRule(body))
+	}
 	for _, e := range wire.Attrs(wire.First(body, unix.NFTA_RULE_EXPRESSIONS)) {
 		if cstring(wire.First(e, unix.NFTA_EXPR_NAME)) == "dynset" {
 			v.timeouts[chain] = uint32(u64(wire.First(wire.First(e, unix.NFTA_EXPR_DATA), unix.NFTA_DYNSET_TIMEOUT)) / 1000)

@@ -22,8 +22,8 @@ var comparable = cmp.Options{
 	cmp.Comparer(func(a, b nft.Affinity) bool { return a == b }),
 }
 
-// TestLook: who knows nothing of a table reads the same as who knows its schema.
-func TestLook(t *testing.T) {
+// TestSurvey: who knows nothing of a table reads the same as who knows its schema.
+func TestSurvey(t *testing.T) {
 	cases := []struct {
 		name     string
 		change   func(nft.Family, *nft.Options)
@@ -51,7 +51,7 @@ func TestLook(t *testing.T) {
 		{"the first bit", func(_ nft.Family, o *nft.Options) { o.MasqueradeBit = 0 }, 0},
 	}
 	lab, ns, conn, _ := programmed(t)
-	looker := open(t, ns)
+	surveyor := open(t, ns)
 	for _, tc := range cases {
 		for _, f := range nft.Families {
 			t.Run(tc.name+" "+f.String(), func(t *testing.T) {
@@ -63,8 +63,8 @@ func TestLook(t *testing.T) {
 				lab.Must(conn.Reset(ctx, sample(s)))
 				want, err := conn.Read(ctx, s)
 				lab.Must(err)
-				found, err := looker.Look(ctx, f, func(uint64, nft.Element, uint64) {})
-				lab.Must(err, looker.LookUp(ctx, found, func(nft.Element) bool { return true }))
+				found, err := surveyor.Survey(ctx, f, func(uint64, nft.Element, uint64) {})
+				lab.Must(err, surveyor.SurveyEndpoints(ctx, found, func(nft.Element) bool { return true }))
 				if found.Altered != nil || !found.Whole {
 					t.Errorf("altered: %v, whole: %v", found.Altered, found.Whole)
 				}
@@ -84,31 +84,31 @@ func TestLook(t *testing.T) {
 	}
 }
 
-// TestLookUpSome: endpoints are read of those frontends that are wanted.
-func TestLookUpSome(t *testing.T) {
+// TestSurveySome: endpoints are read of those frontends that are wanted.
+func TestSurveySome(t *testing.T) {
 	lab, ns, _, _ := programmed(t)
-	looker := open(t, ns)
+	surveyor := open(t, ns)
 	counted := 0
-	found, err := looker.Look(ctx, nft.IPv4, func(_ uint64, e nft.Element, _ uint64) { counted++ })
+	found, err := surveyor.Survey(ctx, nft.IPv4, func(_ uint64, e nft.Element, _ uint64) { counted++ })
 	lab.Must(err)
 	if counted == 0 || len(found.Contents.Elements[nft.Endpoints]) != 0 {
 		t.Errorf("%d frontends, %d endpoints", counted, len(found.Contents.Elements[nft.Endpoints]))
 	}
-	lab.Must(looker.LookUp(ctx, found, func(e nft.Element) bool { return e.Value.Comment == "kube-system/kube-dns:dns" }))
+	lab.Must(surveyor.SurveyEndpoints(ctx, found, func(e nft.Element) bool { return e.Value.Comment == "kube-system/kube-dns:dns" }))
 	if n := len(found.Contents.Elements[nft.Endpoints]); n != 3 {
 		t.Errorf("%d endpoints, want 3", n)
 	}
 	lab.Must(ns.NFT("add table ip neighbour"))
-	if err := looker.LookUp(ctx, found, func(nft.Element) bool { return true }); err != nil || found.Whole {
+	if err := surveyor.SurveyEndpoints(ctx, found, func(nft.Element) bool { return true }); err != nil || found.Whole {
 		t.Errorf("it is called whole: %v, %v", found.Whole, err)
 	}
 }
 
-// TestLookTells: what is not as it should be is told.
-func TestLookTells(t *testing.T) {
+// TestSurveyTells: what is not as it should be is told.
+func TestSurveyTells(t *testing.T) {
 	lab, ns, conn, s := programmed(t)
-	look := func() (*kernel.Found, error) {
-		return conn.Look(ctx, nft.IPv4, func(uint64, nft.Element, uint64) {})
+	survey := func() (*kernel.Survey, error) {
+		return conn.Survey(ctx, nft.IPv4, func(uint64, nft.Element, uint64) {})
 	}
 	for name, change := range map[string][]string{
 		"a rule more":         {"add rule ip kube-nft KUBE-SERVICES counter"},
@@ -119,7 +119,7 @@ func TestLookTells(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			lab.Must(conn.Reset(ctx, sample(s)))
 			lab.Must(ns.NFT(strings.Join(change, "\n")))
-			found, err := look()
+			found, err := survey()
 			if err != nil || !errors.Is(found.Altered, nft.ErrSchema) || len(found.Contents.Elements[nft.Services]) == 0 {
 				t.Errorf("%v, altered: %v", err, found.Altered)
 			}
@@ -134,13 +134,13 @@ func TestLookTells(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			lab.Must(ns.NFT("delete table ip kube-nft\n" + fmt.Sprintf("add table ip kube-nft { comment %q; }", tc.comment)))
-			if _, err := look(); !errors.Is(err, tc.want) {
+			if _, err := survey(); !errors.Is(err, tc.want) {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
 		})
 	}
 	lab.Must(ns.NFT("delete table ip kube-nft"))
-	if _, err := look(); !errors.Is(err, nft.ErrMissing) {
+	if _, err := survey(); !errors.Is(err, nft.ErrMissing) {
 		t.Errorf("got %v, want %v", err, nft.ErrMissing)
 	}
 }

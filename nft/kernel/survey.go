@@ -6,19 +6,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
-	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
-// Found is a table as somebody finds it who does not know how it was configured.
-type Found struct {
+// Survey is a table as somebody finds it who does not know how it was configured.
+type Survey struct {
 	// Schema has the options that the table's rules tell of, and its features.
 	Schema *nft.Schema
-	// Contents are without endpoints until LookUp reads some.
+	// Contents are without endpoints until SurveyEndpoints reads some.
 	Contents nft.Contents
 	// Counts is how many elements each set holds, -1 where the kernel does not say.
 	Counts nft.Counts
@@ -35,7 +33,7 @@ type Found struct {
 	generation uint32
 }
 
-// Look reads what a family's table holds but for endpoints, whatever its
+// Survey reads what a family's table holds but for endpoints, whatever its
 // configuration is, and hands each frontend to each as Connections does. It returns
 // ErrMissing if there is none, ErrForeign if it is not ours, and ErrSchema if it is
 // of another version. A constant part that somebody changed is no error: it is told,
@@ -44,7 +42,7 @@ type Found struct {
 // It takes none of the locks that transactions take (nf_tables_api.c: all requests
 // here are callbacks of type NFNL_CB_RCU): a connection of its own keeps out of
 // their way.
-func (c *Conn) Look(ctx context.Context, f nft.Family, each func(table uint64, frontend nft.Element, packets uint64)) (*Found, error) {
+func (c *Conn) Survey(ctx context.Context, f nft.Family, each func(table uint64, frontend nft.Element, packets uint64)) (*Survey, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain()
@@ -77,9 +75,13 @@ func (c *Conn) Look(ctx context.Context, f nft.Family, each func(table uint64, f
 }
 
 // found is what an inventory tells of a table.
-func (v *inventory) found(f nft.Family) *Found {
-	found := &Found{Schema: nft.NewSchema(f, v.options(f)).With(v.features())}
-	found.Contents, found.Altered = v.compare(found.Schema)
+func (v *inventory) found(f nft.Family) *Survey {
+	options, err := nft.InferOptions(f, v.features(), v.raw)
+	options.Counters = v.sets[nft.Services.String()].counted
+	found := &Survey{Schema: nft.NewSchema(f, options).With(v.features())}
+	if found.Contents, found.Altered = v.compare(found.Schema); err != nil {
+		found.Altered = err
+	}
 	for _, set := range nft.Sets {
 		if d, ok := v.sets[set.String()]; ok {
 			found.Counts[set] = d.count
@@ -97,7 +99,7 @@ func (v *inventory) found(f nft.Family) *Found {
 }
 
 // readHeads reads all sets but those of endpoints.
-func (c *Conn) readHeads(ctx context.Context, found *Found, v *inventory, each func(uint64, nft.Element, uint64)) error {
+func (c *Conn) readHeads(ctx context.Context, found *Survey, v *inventory, each func(uint64, nft.Element, uint64)) error {
 	f := found.Schema.Family
 	table, err := c.tableHandle(f)
 	if err != nil {
@@ -128,9 +130,9 @@ func (c *Conn) readHeads(ctx context.Context, found *Found, v *inventory, each f
 	return nil
 }
 
-// LookUp reads the endpoints of those frontends that are wanted into the contents. It
+// SurveyEndpoints reads the endpoints of those frontends that are wanted into the contents. It
 // asks for them by key, in time that depends on their number alone.
-func (c *Conn) LookUp(ctx context.Context, found *Found, wanted func(frontend nft.Element) bool) error {
+func (c *Conn) SurveyEndpoints(ctx context.Context, found *Survey, wanted func(frontend nft.Element) bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain()
@@ -165,42 +167,4 @@ func (c *Conn) LookUp(ctx context.Context, found *Found, wanted func(frontend nf
 	after, err := c.generation(f)
 	found.Whole = found.Whole && after == found.generation
 	return err
-}
-
-// options are those that a table's rules tell of: what they do not tell makes no
-// difference to the rules.
-func (v *inventory) options(f nft.Family) (o nft.Options) {
-	o.Counters = v.sets[nft.Services.String()].counted
-	// KUBE-MARK-MASQ: meta mark set meta mark | 0x4000
-	if xor := v.rule("KUBE-MARK-MASQ").data("bitwise", unix.NFTA_BITWISE_XOR); len(xor) == 4 {
-		o.MasqueradeBit = lowestBit(xor)
-	}
-	// KUBE-SERVICES: fib daddr type local ip daddr != 127.0.0.0/8 jump KUBE-NODEPORTS
-	o.AllNodePorts = slices.ContainsFunc(v.told["KUBE-SERVICES"], func(r ruleCode) bool { return r.has("fib") })
-	// KUBE-SVC-1: ip saddr != 10.128.0.0/16 jump KUBE-MARK-MASQ, or for everybody
-	way := v.rule(nft.Chain{Kind: nft.Service, N: 1}.String())
-	o.LocalPods, o.MasqueradeAll = way.localPods(f), way.first() == "immediate"
-	// PREROUTING, under an external policy Local: ip saddr != 10.128.0.0/16 jump KUBE-XLB
-	if pods := v.rule("PREROUTING").localPods(f); pods.Known() {
-		o.LocalPods = pods
-	}
-	return o
-}
-
-// toldBy are the chains whose rules tell of options.
-var toldBy = map[string]bool{"KUBE-MARK-MASQ": true, "KUBE-SERVICES": true, "PREROUTING": true, "KUBE-SVC-1": true}
-
-// note keeps the code of a rule that tells of options.
-func (v *inventory) note(chain string, expressions []byte) {
-	if !toldBy[chain] {
-		return
-	}
-	var code ruleCode
-	for _, e := range wire.Attrs(expressions) {
-		code = append(code, expression{
-			name: cstring(wire.First(e, unix.NFTA_EXPR_NAME)),
-			data: wire.First(e, unix.NFTA_EXPR_DATA),
-		})
-	}
-	v.told[chain] = append(v.told[chain], code)
 }
