@@ -13,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -118,7 +120,9 @@ func (c *Conn) send() error {
 		for {
 			err = unix.Sendto(int(fd), c.batch.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 			if err != unix.EINTR {
-				return err != unix.EAGAIN
+				// EAGAIN is an error, too: no event would tell when to try again, since
+				// the socket was writable before.
+				return true
 			}
 		}
 	})
@@ -134,9 +138,21 @@ func (c *Conn) send() error {
 	return err
 }
 
+// answerLimit is how long the kernel may take for the next datagram of an answer. It
+// writes the first one before a request returns, and each other one when the one
+// before is read, so that this is for what should not happen: an answer that never
+// comes would hold up all that follows.
+const answerLimit = 2 * time.Second
+
 // receive hands each message that is waiting to f, until there is none left or
-// f returns false. If wait is set it waits for the first datagram.
+// f returns false. If wait is set it waits for the first datagram, up to answerLimit.
 func (c *Conn) receive(wait bool, f func(header unix.NlMsghdr, body []byte) bool) error {
+	if wait {
+		if err := c.socket.SetReadDeadline(time.Now().Add(answerLimit)); err != nil {
+			return fmt.Errorf("receive from nftables: %w", err)
+		}
+		defer c.socket.SetReadDeadline(time.Time{})
+	}
 	var err error
 	rerr := c.raw.Read(func(fd uintptr) bool {
 		for more := true; more; {
@@ -156,6 +172,8 @@ func (c *Conn) receive(wait bool, f func(header unix.NlMsghdr, body []byte) bool
 		return true
 	})
 	switch {
+	case errors.Is(rerr, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%w: no answer within %v", ErrUnknown, answerLimit)
 	case rerr != nil:
 		return rerr
 	case err == unix.ENOBUFS:
