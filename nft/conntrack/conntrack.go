@@ -128,10 +128,10 @@ func (c *Conn) list(ctx context.Context, f Filter, filtered bool, visit func(*En
 			whole = whole && m.header.Flags&unix.NLM_F_DUMP_INTR == 0
 			switch m.header.Type {
 			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
-				ended = true
 				if errno := m.errno(); errno != 0 {
-					return false, errno
+					return false, errno // EBUSY: another listing of this socket has not ended
 				}
+				ended = true
 				return whole, nil
 			}
 			if err := e.parse(m.body); err != nil {

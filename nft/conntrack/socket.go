@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"syscall"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -64,14 +65,29 @@ func (s *socket) close() error {
 func (s *socket) send(b []byte) error {
 	var err error
 	werr := s.raw.Write(func(fd uintptr) bool {
-		err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		return err != unix.EAGAIN && err != unix.EINTR
+		for {
+			err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+			if err != unix.EINTR {
+				// EAGAIN is an error, too: no event would tell when to try again, since
+				// the socket was writable before.
+				return true
+			}
+		}
 	})
 	return errors.Join(werr, err)
 }
 
+// answerLimit is how long the kernel may take for the next datagram of an answer. It
+// writes the first one before a request returns, and each other one when the one
+// before is read, so that this is for what should not happen: a walk that never ends
+// would keep all others from flows that are stale.
+const answerLimit = 2 * time.Second
+
 // receive waits for a datagram, which is good until the next call.
 func (s *socket) receive() ([]byte, error) {
+	if err := s.conn.SetReadDeadline(time.Now().Add(answerLimit)); err != nil {
+		return nil, err
+	}
 	var n int
 	var err error
 	rerr := s.raw.Read(func(fd uintptr) bool {
