@@ -38,7 +38,8 @@ type udpListener struct {
 type flow struct {
 	conn       *net.UDPConn // to the endpoint
 	client, to netip.AddrPort
-	used       atomic.Int64 // when there last was a datagram, in ns since 1970
+	began      time.Time
+	used       atomic.Int64 // when there last was a datagram, in ns since it began: the wall clock may jump
 	answered   atomic.Bool
 	stream     atomic.Bool
 }
@@ -112,7 +113,7 @@ func (l *udpListener) flow(client netip.AddrPort) *flow {
 		r.log.Debug("endpoint cannot be reached", "service", s.name.String(), "port", l.port.String(), "endpoint", to.String(), "err", err)
 		return nil
 	}
-	f := &flow{conn: conn, client: client, to: to}
+	f := &flow{conn: conn, client: client, to: to, began: time.Now()}
 	l.flows[client] = f
 	r.running.Go(func() {
 		defer r.release()
@@ -160,11 +161,11 @@ func (l *udpListener) left(f *flow) time.Duration {
 	if f.stream.Load() {
 		lives = l.relay.idleStream
 	}
-	return lives - time.Since(time.Unix(0, f.used.Load()))
+	return lives - (time.Since(f.began) - time.Duration(f.used.Load()))
 }
 
 // touch notes that there was a datagram.
-func (f *flow) touch() { f.used.Store(time.Now().UnixNano()) }
+func (f *flow) touch() { f.used.Store(int64(time.Since(f.began))) }
 
 // receive waits for one datagram and delivers it; only then it needs a buffer.
 func receive(c *net.UDPConn, deliver func(b []byte, from netip.AddrPort)) error {
