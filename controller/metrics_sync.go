@@ -112,7 +112,9 @@ func (c *Controller) programmed(start time.Time) {
 		for _, change := range c.triggers {
 			if change.family == t.desired.Model() {
 				for _, at := range change.times {
-					t.sync.programming.Observe(now.Sub(at).Seconds())
+					// The time is that of another machine, whose clock may be ahead; a sum
+					// that falls would be taken for one that began anew.
+					t.sync.programming.Observe(max(0, now.Sub(at).Seconds()))
 				}
 			}
 		}
