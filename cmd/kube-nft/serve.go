@@ -10,17 +10,20 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/kube-nft/kube-nft/controller/health"
 )
 
 // listenAgain is how often an address that is taken is tried, as in kube-proxy
 // unless it is told to fail (bindAddressHardFail).
 const listenAgain = 5 * time.Second
 
-// requestTime bounds what a reader may take to ask, and most answers.
+// requestTime bounds what a reader may take to ask. Profiles take as long as they are
+// asked to: net/http/pprof moves the end of its answers.
 const requestTime = 10 * time.Second
 
-// answerTime bounds the longest answers, which are profiles of some minutes.
-const answerTime = 10 * time.Minute
+// maxConnections bounds what readers cost together: each connection is some kilobytes.
+const maxConnections = 256
 
 // server serves HTTP at an address of the configuration.
 type server struct {
@@ -84,9 +87,10 @@ func serveOn(ctx context.Context, listener net.Listener, handler http.Handler) e
 		Handler:           handler,
 		ReadHeaderTimeout: requestTime,
 		ReadTimeout:       2 * requestTime,
-		WriteTimeout:      answerTime,
+		WriteTimeout:      3 * requestTime,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
+		ConnState:         health.NewLimit(maxConnections).ConnState,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, 0), // of clients that misbehave
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })

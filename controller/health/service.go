@@ -34,6 +34,8 @@ type Services struct {
 	// healthy says whether the tables can be relied on. While they cannot, everybody
 	// is told to send nothing.
 	healthy func() bool
+	// limit bounds the connections to all ports together.
+	limit *Limit
 
 	mu       sync.Mutex
 	addrs    [model.Families][]netip.Addr // to listen at; the unspecified one is everywhere
@@ -57,10 +59,13 @@ type service struct {
 	said      map[netip.AddrPort]string // what was last logged of an address that could not be had
 }
 
+// maxConnections is plenty for load balancers, which ask and go.
+const maxConnections = 256
+
 // New returns Services that has none; healthy says whether the tables can be relied
 // on, and is asked each time that somebody asks. failed may be nil.
 func New(log *slog.Logger, healthy func() bool, failed func(s *model.Service, at string, err error)) *Services {
-	return &Services{log: log, healthy: healthy, failed: failed, again: 5 * time.Second, services: make(map[key]*service)}
+	return &Services{log: log, healthy: healthy, failed: failed, again: 5 * time.Second, limit: NewLimit(maxConnections), services: make(map[key]*service)}
 }
 
 // SetAddrs says at which addresses of a family to listen: those that node ports are
@@ -151,7 +156,7 @@ func (s *Services) listen(f model.Family, one *service) {
 		if one.listeners[at] != nil {
 			continue
 		}
-		if err := one.open(f, at); err != nil {
+		if err := one.open(f, at, s.limit); err != nil {
 			s.refused(one, at, err)
 			continue
 		}
@@ -182,7 +187,7 @@ func (s *Services) refused(one *service, at netip.AddrPort, err error) {
 }
 
 // open listens at an address.
-func (one *service) open(f model.Family, at netip.AddrPort) error {
+func (one *service) open(f model.Family, at netip.AddrPort, limit *Limit) error {
 	network := "tcp4"
 	if f == model.IPv6 {
 		network = "tcp6"
@@ -195,7 +200,16 @@ func (one *service) open(f model.Family, at netip.AddrPort) error {
 		}
 		return err
 	}
-	server := &http.Server{Handler: one, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 1 << 14}
+	server := &http.Server{
+		Handler:           one,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       20 * time.Second,
+		WriteTimeout:      20 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    1 << 14,
+		ConnState:         limit.ConnState,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, 0), // of clients that misbehave
+	}
 	one.listeners[at] = server
 	go server.Serve(l) // ends with Close
 	return nil
