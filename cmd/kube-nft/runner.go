@@ -161,7 +161,7 @@ func (r *runner) startMetrics(ctx context.Context) error {
 	if r.connections > 0 {
 		r.config.ServiceConnections, r.config.ServiceConnectionsLimit = conn, r.connections
 	}
-	r.serve(ctx, &server{what: "metrics", address: address, setting: r.options.name("metricsBindAddress"), handler: r.status.handler()},
+	r.serve(ctx, &server{what: "metrics", address: address, setting: r.options.name("metricsBindAddress"), handler: r.status.handler(), names: []string{r.plan.nodeName}},
 		"FailedToStartMetricServer")
 	return nil
 }

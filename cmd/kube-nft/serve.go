@@ -9,6 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/kube-nft/kube-nft/controller/health"
@@ -31,6 +34,7 @@ type server struct {
 	setting string // that names the address
 	address string
 	handler http.Handler
+	names   []string // that go to a loopback address beside localhost; see onlyByName
 	log     *slog.Logger
 	hard    bool              // give up if the address cannot be had
 	again   time.Duration     // between attempts to listen
@@ -42,7 +46,7 @@ type server struct {
 func (s *server) run(ctx context.Context) error {
 	failing := false
 	for ctx.Err() == nil {
-		err := listen(ctx, s.address, s.handler, func() {
+		err := listen(ctx, s.address, onlyByName(s.handler, s.address, s.names), func() {
 			failing = false
 			s.log.Info("serving "+s.what, "address", s.address)
 		})
@@ -99,4 +103,35 @@ func serveOn(ctx context.Context, listener net.Listener, handler http.Handler) e
 		return err
 	}
 	return nil
+}
+
+// onlyByName refuses requests at a loopback address that ask for another host: a page of
+// that name which a browser on this machine has open, and which has had its name lead to
+// 127.0.0.1 (DNS rebinding; etcd's CVE-2018-1099). Addresses, localhost and names are
+// fine. What listens for the network is for whoever reaches it.
+func onlyByName(handler http.Handler, address string, names []string) http.Handler {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil || !at.Addr().IsLoopback() {
+		return handler
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !ours(r.Host, names) {
+			http.Error(w, "this is not that host: ask for 127.0.0.1, [::1] or localhost", http.StatusMisdirectedRequest)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// ours reports whether a Host header leads to this machine whoever answers for names.
+// HTTP/1.0 has none.
+func ours(host string, names []string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return true
+	}
+	return host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || slices.Contains(names, host)
 }
