@@ -38,6 +38,7 @@ const (
 	invertedDst    = 0x10    // IPT_INV_DSTIP, IP6T_INV_DSTIP
 	invertedProto  = 0x40    // IPT_INV_PROTO, IP6T_INV_PROTO
 	standardTarget = ""
+	verdictDrop    = -1 // -NF_DROP - 1
 )
 
 var hookNames = [numHooks]string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
@@ -157,6 +158,9 @@ func (e *entry) read(f nft.Family, target int) {
 func (b *blob) table() *iptable {
 	t := &iptable{backend: IPTablesLegacy, family: b.family, name: b.name}
 	for _, e := range b.entries[:len(b.entries)-1] {
+		if e.tail && e.chain == "FORWARD" {
+			t.drops = e.jump == verdictDrop
+		}
 		switch {
 		case e.head:
 			t.chains = append(t.chains, e.chain)

@@ -47,6 +47,9 @@ type Rules struct {
 	Jumps   int      // to them, from other chains
 	InThem  int      // rules in the chains
 	Kept    []Kept   // chains that stay
+	// Accepts says that the policy of FORWARD is to drop, and that kube-proxy's chain
+	// KUBE-FORWARD has accepted packets to Services before it came to that.
+	Accepts bool
 	edit    edit
 }
 
@@ -78,6 +81,7 @@ type VirtualService struct {
 type Device struct {
 	Index int
 	Addrs []netip.Addr
+	own   map[bool]netip.Addr // of this host, in IPv4 (true) and IPv6
 }
 
 // Empty says that nothing is left.

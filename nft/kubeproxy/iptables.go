@@ -15,6 +15,7 @@ type iptable struct {
 	name    string
 	chains  []string // that somebody has made
 	rules   []rule
+	drops   bool // the policy of FORWARD
 }
 
 // iptables are the tables that kube-proxy writes to.
@@ -59,6 +60,7 @@ func (t *iptable) leftovers() Rules {
 		}
 	}
 	slices.Sort(found.Chains)
+	found.Accepts = t.name == "filter" && t.drops && slices.Contains(found.Chains, forward)
 	return found
 }
 

@@ -162,11 +162,14 @@ func (v *ipvs) destinations(s *VirtualService) error {
 // connections from then on. One that is gone is no error.
 func (v *ipvs) remove(s *VirtualService) error {
 	_, err := v.execute(ipvsDelService, netlink.Acknowledge, s.attrs())
-	if errors.Is(err, unix.ESRCH) {
+	if isGone(err) {
 		return nil
 	}
 	return explain("remove virtual service "+s.String(), err)
 }
+
+// isGone says that there is no such virtual service.
+func isGone(err error) bool { return errors.Is(err, unix.ESRCH) }
 
 // findServices finds the virtual services of kube-proxy: those at an address that it has
 // bound to kube-ipvs0, and those at a local address and a node port of its. All others

@@ -212,7 +212,11 @@ func TestIPTables(t *testing.T) {
 			if r := found.Rules[0]; r.Backend != b.name || len(r.Chains) != 8 || r.Jumps != 3 || r.InThem != 13 {
 				t.Errorf("found %+v", r)
 			}
-			t.Log(strings.Join(found.Lines(), "\n"))
+			for _, r := range found.Rules {
+				if r.Accepts != (r.Table == "filter") {
+					t.Errorf("table %s: KUBE-FORWARD accepts what would be dropped: %t", r.Table, r.Accepts)
+				}
+			}
 			remove(t, n, &found)
 			if diff := cmp.Diff(before, saved(t, n, b.save)); diff != "" {
 				t.Errorf("-before +after:\n%s", diff)

@@ -42,7 +42,28 @@ func findDevice() (d *Device, local map[netip.Addr]bool, err error) {
 			local[a] = true
 		}
 	}
+	if d != nil {
+		d.own = map[bool]netip.Addr{true: ownAddr("udp4", "192.0.2.1:9", local), false: ownAddr("udp6", "[2001:db8::1]:9", local)}
+	}
 	return d, local, nil
+}
+
+// ownAddr is the address that this host's packets come from: that of those to the
+// outside, else the lowest. Connecting a UDP socket sends nothing; the destinations are
+// documentation addresses (RFC 5737, RFC 3849).
+func ownAddr(network, outside string, local map[netip.Addr]bool) (own netip.Addr) {
+	if conn, err := net.Dial(network, outside); err == nil {
+		defer conn.Close()
+		if a := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(); local[a] && !a.IsLoopback() {
+			return a
+		}
+	}
+	for a := range local {
+		if a.Is4() == (network == "udp4") && !a.IsLoopback() && (!own.IsValid() || a.Less(own)) {
+			own = a
+		}
+	}
+	return own
 }
 
 // plain leaves out link-local addresses, which the kernel gives a device.
@@ -95,4 +116,46 @@ func (d *Device) remove() error {
 		return nil
 	}
 	return explain("remove device "+device, permission(err))
+}
+
+// yield lets new connections of this node's processes to an address of the device come
+// from another one: the kernel would choose the address itself, with which they would
+// end. Routes in the table local say what it chooses (ip-route(8), src).
+func (d *Device) yield() error {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return explain("open rtnetlink", err)
+	}
+	defer conn.Close()
+	for _, a := range d.Addrs {
+		from := d.own[a.Is4()]
+		if !from.IsValid() {
+			continue // nothing to come from
+		}
+		if err := d.route(conn, a, from); err != nil {
+			return explain(fmt.Sprintf("route %s from %s", a, from), permission(err))
+		}
+	}
+	return nil
+}
+
+// route sets where packets to an address of the device come from, as
+//
+//	ip route replace local 10.96.0.10 dev kube-ipvs0 table local src 192.0.2.10
+//
+// does.
+func (d *Device) route(conn *netlink.Conn, to, from netip.Addr) error {
+	family, bits := uint8(unix.AF_INET), uint8(to.BitLen())
+	if to.Is6() {
+		family = unix.AF_INET6
+	}
+	header := []byte{family, bits, 0, 0, unix.RT_TABLE_LOCAL, unix.RTPROT_KERNEL, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0}
+	data := wire.AppendAttr(header, unix.RTA_DST, to.AsSlice()...)
+	data = wire.AppendAttr(data, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(d.Index))...)
+	add := netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_NEWROUTE, Flags: netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Replace},
+		Data:   wire.AppendAttr(append([]byte(nil), data...), unix.RTA_PREFSRC, from.AsSlice()...),
+	}
+	_, err := conn.Execute(add)
+	return err
 }

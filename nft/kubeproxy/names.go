@@ -27,7 +27,7 @@ var chains = map[string][]string{
 		"KUBE-NODE-PORT", "KUBE-LOAD-BALANCER",
 	},
 	"filter": {
-		"KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-FORWARD", "KUBE-NODEPORTS", "KUBE-PROXY-FIREWALL", canary,
+		"KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", forward, "KUBE-NODEPORTS", "KUBE-PROXY-FIREWALL", canary,
 		"KUBE-NODE-PORT", "KUBE-SOURCE-RANGES-FIREWALL", "KUBE-IPVS-FILTER", "KUBE-IPVS-OUT-FILTER",
 	},
 	"mangle": {canary},
@@ -38,6 +38,8 @@ const (
 	canary = "KUBE-PROXY-CANARY"
 	// markMasq sets the mark of those to masquerade; network plugins may jump there.
 	markMasq = "KUBE-MARK-MASQ"
+	// forward accepts packets to Services where the policy of FORWARD would drop them.
+	forward = "KUBE-FORWARD"
 	// firewall is kubelet's, and kube-proxy makes it as well. In IPv6 kubelet has none:
 	// an empty one there is what kube-proxy forgets.
 	firewall = "KUBE-FIREWALL"

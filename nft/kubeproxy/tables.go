@@ -20,6 +20,7 @@ const (
 	nftaTableHandle   = 4
 	nftaTableUserdata = 6
 	tableCommentType  = 0 // NFTNL_UDATA_TABLE_COMMENT
+	nfDrop            = 0
 	nftables          = unix.NFNL_SUBSYS_NFTABLES << 8
 )
 
@@ -111,8 +112,11 @@ func (s *socket) findNFT(f nft.Family) (found []Rules, frontends []Frontend, err
 		if tables[name] == nil {
 			tables[name] = &iptable{backend: IPTablesNFT, family: f, name: name}
 		}
+		chain := cstring(wire.First(body, unix.NFTA_CHAIN_NAME))
 		if wire.First(body, unix.NFTA_CHAIN_HOOK) == nil {
-			tables[name].chains = append(tables[name].chains, cstring(wire.First(body, unix.NFTA_CHAIN_NAME)))
+			tables[name].chains = append(tables[name].chains, chain)
+		} else if chain == "FORWARD" {
+			tables[name].drops = u32(wire.First(body, unix.NFTA_CHAIN_POLICY)) == nfDrop
 		}
 	})
 	if err != nil {
