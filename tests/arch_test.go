@@ -30,6 +30,7 @@ var allowed = map[string][]string{
 	"controller/event":     {"controller/model"},
 	"controller/health":    {"controller/model"},
 	"controller/localport": {"controller/model"},
+	"controller/migrate":   {"controller/config"},
 	"controller":           {"controller/compile", "controller/model", "controller/source", "controller/view", "nft"},
 }
 
@@ -49,6 +50,7 @@ var forbidden = map[string][]string{
 	"controller/event":     {"github.com/mdlayher/netlink"},
 	"controller/health":    {"github.com/mdlayher/netlink", "k8s.io/client-go", "k8s.io/api/"},
 	"controller/localport": {"github.com/mdlayher/netlink", "k8s.io/client-go", "k8s.io/api/"},
+	"controller/migrate":   {"github.com/mdlayher/netlink", "k8s.io/client-go", "k8s.io/api/"},
 	"controller":           {"net/http", "github.com/mdlayher/netlink", "k8s.io/client-go"},
 }
 
