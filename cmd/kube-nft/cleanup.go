@@ -45,5 +45,9 @@ func cleanup(ctx context.Context, w io.Writer) error {
 			fmt.Fprintf(w, "no table %s %s\n", f, nft.TableName)
 		}
 	}
-	return errors.Join(errs...)
+	traces, err := conn.DeleteTrace(ctx)
+	for _, name := range traces {
+		fmt.Fprintf(w, "deleted table %s\n", name)
+	}
+	return errors.Join(append(errs, err)...)
 }
