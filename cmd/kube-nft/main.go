@@ -69,6 +69,7 @@ proportion to what changed.`,
 		demoCommand(),
 		benchCommand(),
 		versionCommand(),
+		migrateCommand(),
 	)
 	completeFlags(root)
 	return root
