@@ -60,8 +60,8 @@ func Changes(f Facts) []Change {
 		What: "Clients with session affinity may meet another pod once: whom they were with is not handed over.",
 		Do:   "nothing; open connections stay where they are",
 	}, Change{
-		What: "Metrics on port 10249 have other names: kube_nft_… and not kubeproxy_….",
-		Do:   "dashboards and alerts: deploy/monitoring has both, docs/metrics.md says what each means",
+		What: "Metrics on port 10249 keep kube-proxy's names, but those about rules and restores of iptables and about chains of nftables are not there; new ones begin with kube_nft_.",
+		Do:   "see whether dashboards and alerts use what is left out (docs/metrics.md, Left out); deploy/monitoring has some for kube-nft",
 	})
 	slices.SortStableFunc(all, func(a, b Change) int { return rank(a) - rank(b) })
 	return all
