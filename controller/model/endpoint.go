@@ -52,6 +52,14 @@ func (h Hints) Zone(zone string) bool {
 	return false
 }
 
+// ZoneNames lists the zone hints.
+func (h Hints) ZoneNames() []string {
+	if !h.Zones() {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(h.zones.Value(), ","), ",")
+}
+
 func hints(in *discoveryv1.EndpointHints, node string) (h Hints) {
 	if in == nil {
 		return h

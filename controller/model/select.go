@@ -83,6 +83,17 @@ func Select(endpoints []PortEndpoint, zone string) Selection {
 	return s
 }
 
+// Judge says of each endpoint of a Service port what Select makes of it, under the
+// policy Cluster and under Local.
+func Judge(endpoints []PortEndpoint, zone string) (cluster, local []Reason) {
+	forCluster, forLocal := forCluster(endpoints, zone), forLocal(endpoints)
+	for i := range endpoints {
+		cluster = append(cluster, forCluster(&endpoints[i].Endpoint))
+		local = append(local, forLocal(&endpoints[i].Endpoint))
+	}
+	return cluster, local
+}
+
 // judge says whether an endpoint takes new connections, and why.
 type judge func(*Endpoint) Reason
 

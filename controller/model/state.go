@@ -171,6 +171,9 @@ func (s *State) Services() []*Entry {
 	return all
 }
 
+// Slices is how many EndpointSlices there are under the name.
+func (e *Entry) Slices() int { return len(e.slices) }
+
 // CompareNames orders objects by namespace and name.
 func CompareNames(a, b types.NamespacedName) int {
 	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
