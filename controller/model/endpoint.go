@@ -3,8 +3,10 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unique"
@@ -86,12 +88,17 @@ type SlicePort struct {
 	Port     uint16
 }
 
+// compare orders ports by name and protocol: those of a Service are looked up.
+func (p SlicePort) compare(name string, protocol Protocol) int {
+	return cmp.Or(strings.Compare(p.Name, name), cmp.Compare(p.Protocol, protocol))
+}
+
 // Slice is an EndpointSlice.
 type Slice struct {
 	Name      types.NamespacedName
 	Service   types.NamespacedName
 	Family    Family
-	Ports     []SlicePort
+	Ports     []SlicePort // sorted by name and protocol
 	Endpoints []Endpoint
 	// Triggered is when the pod or Service changed that the EndpointSlice controller
 	// last changed the slice for; zero if it does not say.
@@ -129,6 +136,7 @@ func FromSlice(s *discoveryv1.EndpointSlice, node string) (*Slice, error) {
 			out.Ports = append(out.Ports, port)
 		}
 	}
+	slices.SortStableFunc(out.Ports, func(a, b SlicePort) int { return a.compare(b.Name, b.Protocol) })
 	out.Endpoints = make([]Endpoint, 0, len(s.Endpoints))
 	for i := range s.Endpoints {
 		e, err := endpoint(&s.Endpoints[i], out.Family, node)

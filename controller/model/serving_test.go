@@ -19,7 +19,7 @@ func TestServing(t *testing.T) {
 	s.SetSlice(&Slice{
 		Name:    types.NamespacedName{Namespace: "default", Name: "dns-1"},
 		Service: name,
-		Ports:   []SlicePort{{"dns", UDP, 53}, {"dns", TCP, 54}},
+		Ports:   []SlicePort{{"dns", TCP, 54}, {"dns", UDP, 53}},
 		Endpoints: []Endpoint{
 			endpoint(4, true, false, false), // publishNotReadyAddresses
 			endpoint(3, false, false, true),

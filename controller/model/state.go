@@ -197,9 +197,11 @@ func (e *Entry) Endpoints(none []PortEndpoint, port *ServicePort, f Family) []Po
 		if slice.Family != f {
 			continue
 		}
-		for _, p := range slice.Ports {
-			if p.Name != port.Name || p.Protocol != port.Protocol {
-				continue
+		// A Service has room for 20,000 ports, and so has each of its slices.
+		first, _ := slices.BinarySearchFunc(slice.Ports, port, func(p SlicePort, port *ServicePort) int { return p.compare(port.Name, port.Protocol) })
+		for _, p := range slice.Ports[first:] {
+			if p.compare(port.Name, port.Protocol) != 0 {
+				break
 			}
 			all = slices.Grow(all, len(slice.Endpoints))
 			for _, endpoint := range slice.Endpoints {
