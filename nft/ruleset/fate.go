@@ -59,7 +59,7 @@ const maxDepth = 16
 
 // Fate follows a packet through a base chain and what it leads to.
 func (t *Table) Fate(base *Chain, p Packet) Fate {
-	w := walk{table: t, base: base, packet: &p, fate: Fate{May: make(map[Action]Place)}, seen: make(map[string]truth)}
+	w := walk{table: t, base: base, packet: p.subject(), fate: Fate{May: make(map[Action]Place)}, seen: make(map[string]truth)}
 	if t.Dormant {
 		w.fate.Pass = true
 		return w.fate
@@ -80,13 +80,15 @@ func (t *Table) Fate(base *Chain, p Packet) Fate {
 type walk struct {
 	table  *Table
 	base   *Chain
-	packet *Packet
+	packet *subject
 	fate   Fate
 	seen   map[string]truth // whether the packet's way ends in a chain
 }
 
 func (w *walk) end(a Action, at Place) {
-	if was, ok := w.fate.May[a]; !ok || at.Sure && !was.Sure {
+	// Of several places the one tells most that is sure, or is about this packet.
+	was, ok := w.fate.May[a]
+	if !ok || at.Sure && !was.Sure || !was.Sure && w.table.names(at.Rule, w.packet) && !w.table.names(was.Rule, w.packet) {
 		w.fate.May[a] = at
 	}
 }
@@ -126,12 +128,12 @@ func (w *walk) rules(c *Chain, depth int, sure bool) (ends truth) {
 		if ends != no {
 			ended = maybe
 		}
-		left = left || back
+		left = left || back != no
 		switch {
 		case hit != yes:
 		case ends == yes && !left:
 			return yes
-		case ends == yes, back:
+		case ends == yes, back == yes:
 			return maybe.and(ended)
 		}
 	}
@@ -152,31 +154,33 @@ func (w *walk) unread(c *Chain) {
 	}
 }
 
-// verdict does what a rule says. back: the packet leaves this chain and its way
-// goes on where it came from.
-func (w *walk) verdict(r *Rule, v *Verdict, at Place, depth int) (ends truth, back bool) {
+// verdict does what a rule says. back is whether the packet leaves this chain, its
+// way to go on where it came from.
+func (w *walk) verdict(r *Rule, v *Verdict, at Place, depth int) (ends, back truth) {
 	switch v.Kind {
 	case Act:
 		w.end(v.Action, at)
-		return yes, false
+		return yes, no
 	case Jump:
-		return w.chain(w.table.Chains[v.Chain], depth+1, at.Sure), false
+		return w.chain(w.table.Chains[v.Chain], depth+1, at.Sure), no
 	case Goto:
-		ends = w.chain(w.table.Chains[v.Chain], depth+1, at.Sure)
-		return ends, ends != yes
+		if ends = w.chain(w.table.Chains[v.Chain], depth+1, at.Sure); ends == yes {
+			return yes, no
+		}
+		return ends, yes
 	case Return:
-		return no, true
+		return no, yes
 	case Lookup:
 		return w.look(r, v, at, depth)
 	}
-	return no, false
+	return no, no
 }
 
 // look asks a verdict map.
-func (w *walk) look(r *Rule, v *Verdict, at Place, depth int) (ends truth, back bool) {
+func (w *walk) look(r *Rule, v *Verdict, at Place, depth int) (ends, back truth) {
 	m := w.table.Sets[v.Map]
 	if m == nil || !m.read {
-		return w.lookUnread(m, at), false
+		return w.lookUnread(m, at), maybe
 	}
 	for i := range m.elements {
 		hit := maybe
@@ -189,13 +193,10 @@ func (w *walk) look(r *Rule, v *Verdict, at Place, depth int) (ends truth, back 
 		here := at
 		here.Sure = at.Sure && hit == yes
 		e, b := w.verdict(r, &m.elements[i].Verdict, here, depth)
-		if hit == yes && e == yes {
-			return yes, b
+		if hit == yes { // keys are there once
+			return e, b
 		}
-		if e != no {
-			ends = maybe
-		}
-		back = back || b && hit == yes
+		ends, back = max(ends, e.and(maybe)), max(back, b.and(maybe))
 	}
 	return ends, back
 }
@@ -218,4 +219,31 @@ func (w *walk) lookUnread(m *Set, at Place) truth {
 		}
 	}
 	return maybe
+}
+
+// Names reports whether a rule asks for the packet's destination, by address or
+// port, and the packet has it: then the rule is about it, whatever else it asks for.
+func (t *Table) Names(r *Rule, p Packet) bool { return t.names(r, p.subject()) }
+
+func (t *Table) names(r *Rule, p *subject) bool {
+	if r == nil {
+		return false
+	}
+	for i := range r.Matches {
+		m := &r.Matches[i]
+		if (m.of.field == destPort || m.of.field == destAddr && m.whole()) && !m.not && m.holds(t, p) == yes {
+			return true
+		}
+	}
+	return false
+}
+
+// whole reports whether a condition is about one address, not a network.
+func (m *Match) whole() bool {
+	for _, b := range m.of.mask {
+		if b != 0xff {
+			return false
+		}
+	}
+	return m.Set != "" || len(m.ranges) > 0 && len(m.ranges[0].from) >= 4
 }

@@ -264,6 +264,7 @@ func (r *reader) readSets(ctx context.Context, t *Table) error {
 		if s.elements, s.read, err = r.elements(ctx, t.Family, t.Name, name, maxElements); err != nil {
 			return fmt.Errorf("read set %s of table %s: %w", name, t, err)
 		}
+		s.close()
 	}
 	return nil
 }
@@ -305,6 +306,7 @@ type Element struct {
 	Chain   string
 	Data    []byte
 	Comment string
+	to      []byte // the last key of a plain range
 }
 
 // Elements reads elements of a set of the calling thread's namespace, at most max.

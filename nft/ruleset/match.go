@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +31,7 @@ const (
 	ctStatus
 	xtState // the state as xtables has it: ours, and whether it is translated
 	mark
+	numFields
 )
 
 // operand is what a register holds: a part of a field, mask and xor applied.
@@ -168,14 +170,31 @@ func ifname(name string) []byte {
 	return b
 }
 
-// get is the operand's value for a packet, n bytes of it.
-func (o *operand) get(p *Packet, n int) (v, known []byte) {
-	v, known = p.value(o.field)
-	if v == nil || o.off+n > len(v) {
-		return nil, nil
+// subject is a packet with the values of its fields, and which of their bits are known.
+type subject struct {
+	v, known [numFields][]byte
+}
+
+func (p *Packet) subject() *subject {
+	var s subject
+	for f := range numFields {
+		s.v[f], s.known[f] = p.value(f)
 	}
-	v, known = bytes.Clone(v[o.off:o.off+n]), bytes.Clone(known[o.off:o.off+n])
-	for i := range v {
+	return &s
+}
+
+// longest is how long a value may be that is understood: an IPv6 address, or the name
+// of an interface.
+const longest = 16
+
+// get is the operand's value, n bytes of it; ok is false if nothing is known.
+func (o *operand) get(p *subject, n int) (v, known [longest]byte, ok bool) {
+	if n > longest || o.off+n > len(p.v[o.field]) {
+		return v, known, false
+	}
+	copy(v[:n], p.v[o.field][o.off:])
+	copy(known[:n], p.known[o.field][o.off:])
+	for i := range n {
 		if i < len(o.mask) {
 			known[i] |= ^o.mask[i]
 			v[i] &= o.mask[i]
@@ -184,34 +203,34 @@ func (o *operand) get(p *Packet, n int) (v, known []byte) {
 			v[i] ^= o.xor[i]
 		}
 	}
-	return v, known
+	return v, known, true
 }
 
 // holds says whether the operand is in the range for a packet.
-func (s span) holds(o *operand, p *Packet) truth {
+func (s span) holds(o *operand, p *subject) truth {
 	n := max(len(s.from), len(s.to))
-	v, known := o.get(p, n)
-	if v == nil {
+	v, known, ok := o.get(p, n)
+	if !ok {
 		return maybe
 	}
 	all, differs := true, false
-	for i, k := range known {
+	for i, k := range known[:n] {
 		all = all && k == 0xff
 		differs = differs || len(s.from) == n && (v[i]^s.from[i])&k != 0
 	}
 	switch {
-	case bytes.Equal(s.from, s.to) && differs:
+	case differs && bytes.Equal(s.from, s.to):
 		return no
 	case !all:
 		return maybe
-	case s.from != nil && bytes.Compare(v, s.from) < 0, s.to != nil && bytes.Compare(v, s.to) > 0:
+	case s.from != nil && bytes.Compare(v[:n], s.from) < 0, s.to != nil && bytes.Compare(v[:n], s.to) > 0:
 		return no
 	}
 	return yes
 }
 
 // holds says whether the condition holds for a packet.
-func (m *Match) holds(t *Table, p *Packet) truth {
+func (m *Match) holds(t *Table, p *subject) truth {
 	is := no
 	switch {
 	case m.of.field == unknownField || m.of.field == mark:
@@ -221,7 +240,11 @@ func (m *Match) holds(t *Table, p *Packet) truth {
 		if s == nil || !s.read {
 			return maybe
 		}
-		is = s.contains(&m.of, p)
+		for i := range s.elements {
+			if is = max(is, s.holds(i, &m.of, p)); is == yes {
+				break
+			}
+		}
 	default:
 		for _, r := range m.ranges {
 			is = max(is, r.holds(&m.of, p))
@@ -233,17 +256,8 @@ func (m *Match) holds(t *Table, p *Packet) truth {
 	return is
 }
 
-// contains says whether a set has the operand's value as a key.
-func (s *Set) contains(o *operand, p *Packet) truth {
-	is := no
-	for i := range s.elements {
-		is = max(is, s.holds(i, o, p))
-	}
-	return is
-}
-
 // holds says whether the operand is what an element stands for.
-func (s *Set) holds(i int, o *operand, p *Packet) truth {
+func (s *Set) holds(i int, o *operand, p *subject) truth {
 	e := &s.elements[i]
 	switch {
 	case e.Last:
@@ -255,27 +269,28 @@ func (s *Set) holds(i int, o *operand, p *Packet) truth {
 	case e.End != nil: // a concatenation, whose parts are not told apart here
 		return maybe
 	}
-	to := s.before(e.Key)
-	if to == nil {
-		to = bytes.Repeat([]byte{0xff}, len(e.Key))
-	}
-	return span{e.Key, to}.holds(o, p)
+	return span{e.Key, e.to}.holds(o, p)
 }
 
-// before is the last key of the range that begins at key: the elements of a set of
-// ranges are where ranges begin and, marked as such, where they have ended.
-func (s *Set) before(key []byte) []byte {
-	var next []byte
+// close notes for each range where it ends. In a set of plain ranges an element is
+// where one begins or, marked as such, the first key behind it.
+func (s *Set) close() {
+	if !s.Interval {
+		return
+	}
+	slices.SortStableFunc(s.elements, func(a, b Element) int { return bytes.Compare(a.Key, b.Key) })
 	for i := range s.elements {
-		k := s.elements[i].Key
-		if bytes.Compare(k, key) > 0 && (next == nil || bytes.Compare(k, next) < 0) {
-			next = k
+		e := &s.elements[i]
+		e.to = bytes.Repeat([]byte{0xff}, len(e.Key))
+		if i+1 < len(s.elements) && len(s.elements[i+1].Key) == len(e.Key) {
+			e.to = before(s.elements[i+1].Key)
 		}
 	}
-	if next == nil {
-		return nil
-	}
-	last := bytes.Clone(next)
+}
+
+// before is the key before another one.
+func before(key []byte) []byte {
+	last := bytes.Clone(key)
 	for i := len(last) - 1; i >= 0; i-- {
 		last[i]--
 		if last[i] != 0xff {

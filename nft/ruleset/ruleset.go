@@ -276,3 +276,16 @@ func (t *Table) leads(c *Chain) []string {
 	}
 	return leads
 }
+
+// Without returns the table as it is if some chains were empty.
+func (t *Table) Without(empty func(chain string) bool) *Table {
+	without := *t
+	without.Chains = make(map[string]*Chain, len(t.Chains))
+	for name, c := range t.Chains {
+		if empty(name) {
+			c = &Chain{Name: name, Type: c.Type, Hook: c.Hook, Priority: c.Priority, Drop: c.Drop, Devices: c.Devices}
+		}
+		without.Chains[name] = c
+	}
+	return &without
+}
