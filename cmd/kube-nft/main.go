@@ -36,6 +36,9 @@ func run(args []string) int {
 	root := rootCommand()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if code, ok := errors.AsType[exitError](err); ok {
+		return int(code)
+	}
 	switch {
 	case err == nil:
 		return exitOK
@@ -65,6 +68,7 @@ proportion to what changed.`,
 		renderCommand(),
 		listCommand(),
 		traceCommand(),
+		doctorCommand(),
 		cleanupCommand(),
 		demoCommand(),
 		benchCommand(),
