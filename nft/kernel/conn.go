@@ -41,6 +41,8 @@ type Conn struct {
 	batch  batch
 	answer []byte // room for what the kernel says, one datagram at a time
 	room   int    // the socket's send buffer
+	// commits counts our transactions, see Others.
+	commits uint32
 }
 
 // header is a netlink message's header (RFC 3549, section 2.2).
@@ -256,5 +258,6 @@ func (c *Conn) answers() error {
 	case !acked:
 		return fmt.Errorf("%w: no answer", ErrUnknown)
 	}
+	c.commits++
 	return nil
 }

@@ -26,25 +26,11 @@ func (c *Conn) Read(ctx context.Context, s *nft.Schema) (nft.Contents, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain()
-	version, dormant, err := c.readTable(s.Family)
+	found, contents, err := c.constant(s)
 	if err != nil {
 		return nft.Contents{}, err
 	}
-	if version != nft.Version {
-		return nft.Contents{}, fmt.Errorf("%w: it has schema version %d instead of %d", nft.ErrSchema, version, nft.Version)
-	}
-	if dormant {
-		return nft.Contents{}, fmt.Errorf("%w: it is dormant", nft.ErrSchema)
-	}
-	found, err := c.inventory(s.Family)
-	if err != nil {
-		return nft.Contents{}, err
-	}
-	s = s.With(found.features())
-	contents, err := found.compare(s)
-	if err != nil {
-		return nft.Contents{}, err
-	}
+	s = s.With(contents.Features)
 	for _, set := range s.Sets() {
 		if set.HoldsEndpoints() {
 			continue
@@ -61,6 +47,27 @@ func (c *Conn) Read(ctx context.Context, s *nft.Schema) (nft.Contents, error) {
 		}
 	}
 	return contents, nil
+}
+
+// constant compares all in a table but its elements with a schema, with whatever
+// features. The contents have what depends on Services and is no element.
+func (c *Conn) constant(s *nft.Schema) (*inventory, nft.Contents, error) {
+	version, dormant, err := c.readTable(s.Family)
+	if err != nil {
+		return nil, nft.Contents{}, err
+	}
+	if version != nft.Version {
+		return nil, nft.Contents{}, fmt.Errorf("%w: it has schema version %d instead of %d", nft.ErrSchema, version, nft.Version)
+	}
+	if dormant {
+		return nil, nft.Contents{}, fmt.Errorf("%w: it is dormant", nft.ErrSchema)
+	}
+	found, err := c.inventory(s.Family)
+	if err != nil {
+		return nil, nft.Contents{}, err
+	}
+	contents, err := found.compare(s.With(found.features()))
+	return found, contents, err
 }
 
 // readTable reads the version in the table's comment, and whether somebody put
