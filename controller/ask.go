@@ -83,7 +83,7 @@ func (f Facts) Status() Status {
 	s := Status{Node: c.config.NodeName, Zone: c.zone(), Synced: c.queue.isSynced(), Programmed: c.ready(),
 		Failing: c.failing, Changed: c.changed, Services: c.state.Count()}
 	for _, t := range c.tables {
-		s.Tables = append(s.Tables, TableStatus{Family: t.schema.Family, Programmed: !t.resync, Options: t.schema.Options,
+		s.Tables = append(s.Tables, TableStatus{Family: t.schema.Family, Programmed: !t.resync && t.touched.none(), Options: t.schema.Options,
 			Features: t.desired.Features(), Elements: total(t.desired.Counts()), Conflicts: t.desired.Conflicts()})
 	}
 	return s

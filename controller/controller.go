@@ -34,8 +34,16 @@ type Dataplane interface {
 	Apply(context.Context, ...nft.Change) error
 	// Reset makes the table anew, in one transaction.
 	Reset(context.Context, nft.Table) error
-	// Watch reports changes of our tables by others until ctx ends.
-	Watch(context.Context, func(nft.Family)) error
+	// Look returns what a table holds of some elements, by key, and in some sets.
+	Look(ctx context.Context, s *nft.Schema, keys []nft.Element, sets []nft.Set) (nft.Contents, error)
+	// Inspect returns what Read does but elements, and how many there are; -1 is not
+	// known.
+	Inspect(context.Context, *nft.Schema) (nft.Contents, nft.Counts, error)
+	// Others returns a number that changes when somebody else writes to nf_tables.
+	Others(context.Context) (uint32, error)
+	// Watch says when it listens, and reports changes of our tables by others until
+	// ctx ends.
+	Watch(ctx context.Context, listening func(), changed func(nft.Foreign)) error
 }
 
 // Config is what a Controller depends on.
@@ -78,6 +86,11 @@ type Config struct {
 	ServiceConnectionsLimit int
 	// Events tells the owners of Services. Nil is nobody.
 	Events Events
+	// NodeWarn says something of this node where its owners look. Nil is nobody.
+	NodeWarn func(reason, note string)
+	// CheckEvery is how often all tables are looked at in case a change by somebody
+	// else was missed, if anybody else has written at all. 0 is never.
+	CheckEvery time.Duration
 	// Committed is called after each successful pass with what it changed. Nil is
 	// nobody.
 	Committed func(Commit)
@@ -110,6 +123,10 @@ type Controller struct {
 	// untold are the Services that LocalPorts and HealthPorts are to be told of.
 	untold  map[types.NamespacedName]*model.Entry
 	metrics metrics
+	// rumours are what others did, repairs what became of it.
+	rumours *rumours
+	heal    healing
+	repairs *repairs
 	// triggers are those of what the kernel does not have yet.
 	triggers triggers
 
@@ -128,8 +145,14 @@ type table struct {
 	adopted bool
 	changed bool // the rules are to be others than those that were written
 	warned  bool // that nothing is known of pods
-	metrics tableMetrics
-	sync    syncMetrics
+	// touched is what others have touched; healing that of it which the pass under way
+	// compares as a whole, did what it had to do and with how many elements.
+	touched  touched
+	healing  touched
+	did      RepairKind
+	elements int
+	metrics  tableMetrics
+	sync     syncMetrics
 }
 
 // New returns a Controller; Run starts it.
@@ -146,6 +169,7 @@ func New(c Config, kernel Dataplane) *Controller {
 		untold: make(map[types.NamespacedName]*model.Entry),
 
 		triggers: make(triggers),
+		rumours:  newRumours(),
 
 		questions: make(chan asked),
 		ended:     make(chan struct{}),
@@ -169,10 +193,6 @@ const (
 // waitingNotice is how often it is said that the source has not synced.
 const waitingNotice = 10 * time.Second
 
-// driftSettles is how long after a change by others the table is compared: one
-// change comes as many notifications.
-const driftSettles = 10 * time.Millisecond
-
 // Run keeps the tables in step with the source until ctx ends. Nothing is written
 // before the source has synced. When Run returns the tables stay as they are. It
 // returns an error if the source gives up, or if a table of our name is not ours.
@@ -182,7 +202,7 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 	defer close(c.ended)
 	sourceDone := make(chan error, 1)
 	go func() { sourceDone <- src.Run(ctx, c.queue) }()
-	drift := make(chan nft.Family, 16)
+	c.noteOthers(ctx)
 	watching := false
 	var retry <-chan time.Time
 	delay := firstRetry
@@ -195,6 +215,7 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 		if c.failing {
 			wake = nil // what comes in waits for the retry, or a busy cluster would undo the delay
 		}
+		do := c.pass
 		select {
 		case <-ctx.Done():
 			return nil
@@ -217,12 +238,13 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 		case q := <-c.questions:
 			q.run(c)
 			continue
-		case f := <-drift:
-			c.drifted(f)
-			if retry == nil {
-				retry = time.After(driftSettles)
-			}
+		case <-c.rumours.wake:
+			c.heed(ctx)
 			continue
+		case now := <-c.alarm():
+			if do = c.due(now); do == nil {
+				continue
+			}
 		case r := <-c.config.NewRules:
 			if c.setRules(r); c.failing {
 				continue
@@ -235,7 +257,7 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 		case <-retry:
 		}
 		retry = nil
-		err := c.pass(ctx)
+		err := do(ctx)
 		c.failing = err != nil
 		switch {
 		case err == nil:
@@ -246,52 +268,15 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 			return err
 		default:
 			c.metrics.failed.Inc()
-			c.log.Error("commit failed, what is programmed stays; will retry", "err", err, "after", delay)
-			retry = time.After(delay)
+			// Nor is somebody who goes on changing our tables answered at once.
+			wait := max(delay, c.heal.fight.delay)
+			c.log.Error("commit failed, what is programmed stays; will retry", "err", err, "after", wait)
+			retry = time.After(wait)
 			delay = min(2*delay, lastRetry)
 		}
 		if !watching && c.ready() {
 			watching = true
-			go c.watch(ctx, drift)
-		}
-	}
-}
-
-// watch passes on changes by others. It starts only after everything is
-// programmed, because the kernel spends time on every listener.
-func (c *Controller) watch(ctx context.Context, drift chan<- nft.Family) {
-	report := func(f nft.Family) {
-		select {
-		case drift <- f:
-		default: // a full channel holds every family many times over
-		}
-	}
-	for ctx.Err() == nil {
-		// What happened before the subscription is found by comparing.
-		err := c.kernel.Watch(ctx, report)
-		if ctx.Err() != nil {
-			return
-		}
-		c.log.Error("watching the tables failed, will listen again", "err", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Second):
-			for _, t := range c.tables {
-				report(t.schema.Family)
-			}
-		}
-	}
-}
-
-// drifted notes that somebody else changed a table.
-func (c *Controller) drifted(f nft.Family) {
-	for _, t := range c.tables {
-		if t.schema.Family == f && !t.resync {
-			t.resync = true
-			t.metrics.drifts.Inc()
-			c.config.Health.Begun()
-			c.queue.noteQueued(t.desired.Model())
-			c.log.Warn("table was changed by somebody else, comparing it", "table", f.String()+" "+nft.TableName)
+			go c.watch(ctx)
 		}
 	}
 }

@@ -28,10 +28,10 @@ type fake struct {
 	made  bool
 	fail  []error // of the next calls, one each
 	calls []string
-	drift chan nft.Family
+	drift chan nft.Foreign
 }
 
-func newFake() *fake { return &fake{drift: make(chan nft.Family, 1)} }
+func newFake() *fake { return &fake{drift: make(chan nft.Foreign, 1)} }
 
 func (f *fake) call(name string) error {
 	f.calls = append(f.calls, name)
@@ -88,13 +88,37 @@ func (f *fake) Reset(_ context.Context, t nft.Table) error {
 	return nil
 }
 
-func (f *fake) Watch(ctx context.Context, changed func(nft.Family)) error {
+func (f *fake) Look(_ context.Context, _ *nft.Schema, keys []nft.Element, _ []nft.Set) (nft.Contents, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var c nft.Contents
+	if err := f.call("look"); err != nil {
+		return c, err
+	}
+	for _, e := range keys {
+		if v, ok := f.table.Elements[e.Set][e.Key]; ok {
+			e.Value = v
+			c.Put(e)
+		}
+	}
+	return c, nil
+}
+
+func (f *fake) Inspect(ctx context.Context, s *nft.Schema) (nft.Contents, nft.Counts, error) {
+	c, err := f.Read(ctx, s)
+	return c, c.Counts(), err
+}
+
+func (f *fake) Others(context.Context) (uint32, error) { return 0, nil }
+
+func (f *fake) Watch(ctx context.Context, listening func(), changed func(nft.Foreign)) error {
+	listening()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case family := <-f.drift:
-			changed(family)
+		case d := <-f.drift:
+			changed(d)
 		}
 	}
 }
@@ -268,7 +292,7 @@ func TestDrift(t *testing.T) {
 	f.table.Elements[nft.Services] = nil
 	f.table.Put(nft.Element{Set: nft.NodeIPs, Key: nft.Key{Addr: netip.MustParseAddr("192.0.2.66")}})
 	f.mu.Unlock()
-	f.drift <- nft.IPv4
+	f.drift <- nft.Foreign{Touched: []nft.Touched{{Family: nft.IPv4, Constant: "set KUBE-SERVICES"}}}
 	eventually(t, func() error {
 		if !slices.Equal(want, f.facts()) {
 			return errors.New("not repaired")

@@ -23,5 +23,22 @@ func (Discard) Apply(context.Context, ...nft.Change) error { return nil }
 // Reset does nothing.
 func (Discard) Reset(context.Context, nft.Table) error { return nil }
 
+// Look finds nothing.
+func (Discard) Look(context.Context, *nft.Schema, []nft.Element, []nft.Set) (nft.Contents, error) {
+	return nft.Contents{}, nil
+}
+
+// Inspect returns nft.ErrMissing.
+func (Discard) Inspect(context.Context, *nft.Schema) (nft.Contents, nft.Counts, error) {
+	return nft.Contents{}, nft.Counts{}, nft.ErrMissing
+}
+
+// Others says that nobody else writes.
+func (Discard) Others(context.Context) (uint32, error) { return 0, nil }
+
 // Watch reports nothing until ctx ends.
-func (Discard) Watch(ctx context.Context, _ func(nft.Family)) error { <-ctx.Done(); return nil }
+func (Discard) Watch(ctx context.Context, listening func(), _ func(nft.Foreign)) error {
+	listening()
+	<-ctx.Done()
+	return nil
+}

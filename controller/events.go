@@ -28,6 +28,8 @@ const (
 	ReasonFrontendConflict = "FrontendConflict"
 	// ReasonSourceRangesOpen: source ranges leave a family of addresses open.
 	ReasonSourceRangesOpen = "SourceRangesOpen"
+	// ReasonTableContested, of a node: somebody else goes on changing our tables.
+	ReasonTableContested = "TableContested"
 )
 
 // sayAgain is how often what still holds is said again. An API server keeps an

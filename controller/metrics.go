@@ -77,7 +77,7 @@ func (c *Controller) measure() {
 			t.metrics.elements[set] = elements.WithLabelValues(set.String(), family)
 		}
 	}
-	sync := c.measureSync()
+	sync := append(c.measureSync(), c.measureRepairs()...)
 	if r := c.config.Metrics; r != nil {
 		r.MustRegister(sync...)
 		r.MustRegister(commits, c.metrics.duration, c.metrics.resyncs, noLocal, conflicts, drifts, elements)

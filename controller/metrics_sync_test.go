@@ -188,7 +188,8 @@ func TestTimestamps(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("there was nothing to write", false)
-	c.drifted(nft.IPv4)
+	c.rumours.hear(nft.Foreign{Touched: []nft.Touched{{Family: nft.IPv4, Constant: "the table"}}})
+	c.heed(context.Background())
 	check("somebody changed the table", true)
 }
 

@@ -129,9 +129,11 @@ func TestMetrics(t *testing.T) {
 	state["kubeproxy_sync_proxy_rules_duration_seconds IPv4"], state["kubeproxy_sync_partial_proxy_rules_duration_seconds IPv4"] = 2, 1
 	state["kubeproxy_sync_proxy_rules_service_changes_total"] = 3
 	check("the conflict has ended", state)
-	c.drifted(nft.IPv4)
-	c.drifted(nft.IPv4)
+	for range 2 {
+		c.rumours.hear(nft.Foreign{By: nft.Process{Name: "nft"}, Touched: []nft.Touched{{Family: nft.IPv4, Constant: "the table"}}})
+	}
 	pass()
+	state["kube_nft_foreign_commits_total nft"] = 2
 	state["kube_nft_drifts_total IPv4"], state["kube_nft_resyncs_total"] = 1, 2
 	state["kubeproxy_sync_proxy_rules_duration_seconds IPv4"], state["kubeproxy_sync_full_proxy_rules_duration_seconds IPv4"] = 3, 2
 	check("a change by somebody else that changed nothing", state)

@@ -76,17 +76,20 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 	chains, conflicts := t.desired.Settle()
 	c.reportConflicts(conflicts)
 	counts := t.desired.Counts()
+	before := done.Added + done.Deleted
 	switch {
 	case errors.Is(err, nft.ErrMissing):
 		if t.adopted {
-			c.log.Warn("table is gone, making it anew", "table", t.schema.Family.String()+" "+nft.TableName)
+			t.did = RepairTable
+			c.tell("table is gone, making it anew", "table", t.schema.Family.String()+" "+nft.TableName)
 		}
 		err = c.create(ctx, t, chains, done)
 	case err != nil:
 		if t.changed {
 			c.log.Info("replacing the table, other rules are asked for", "table", t.schema.Family.String()+" "+nft.TableName)
 		} else {
-			c.log.Warn("replacing the table", "reason", err)
+			t.did = RepairRules
+			c.tell("replacing the table", "reason", err)
 		}
 		err = c.grow(ctx, t, chains, done)
 	case !have.Sizes.Hold(nft.Only(counts, have.Features)):
@@ -100,6 +103,9 @@ func (c *Controller) resync(ctx context.Context, t *table, dirty []*model.Entry,
 	}
 	if err != nil {
 		return err
+	}
+	if t.elements = done.Added + done.Deleted - before; t.did == "" && t.elements > 0 {
+		t.did = RepairElements
 	}
 	t.resync, t.adopted, t.changed = false, true, false
 	return nil

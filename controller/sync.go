@@ -19,14 +19,22 @@ import (
 // an error every table is: what the kernel has is then asked, not assumed.
 func (c *Controller) pass(ctx context.Context) error {
 	start := time.Now()
-	pending, synced := c.queue.take()
-	c.merge(pending)
-	if !synced {
-		return nil
-	}
-	c.config.Health.Begun()
 	done := Commit{}
-	if err := c.program(ctx, &done); err != nil {
+	c.begin()
+	c.heed(ctx)
+	err := c.repair(ctx, &done)
+	if err == nil {
+		pending, synced := c.queue.take()
+		c.merge(pending)
+		if !synced {
+			return nil
+		}
+		c.config.Health.Begun()
+		err = c.program(ctx, &done)
+	}
+	c.settle(start, err)
+	if err != nil {
+		c.doubtAll()
 		if ctx.Err() == nil {
 			c.failed(start)
 		}
@@ -42,21 +50,27 @@ func (c *Controller) pass(ctx context.Context) error {
 
 // program brings what has changed into the kernel.
 func (c *Controller) program(ctx context.Context, done *Commit) error {
-	for _, t := range c.tables {
-		t.sync.begin()
-	}
 	if !c.ready() {
 		if err := c.resyncAll(ctx, done); err != nil {
 			return err
 		}
 	}
-	if err := c.commitDirty(ctx, done); err != nil {
-		for _, t := range c.tables {
-			t.resync = true
-		}
-		return err
+	return c.commitDirty(ctx, done)
+}
+
+// begin begins a pass.
+func (c *Controller) begin() {
+	for _, t := range c.tables {
+		t.sync.begin()
+		t.did, t.elements = "", 0
 	}
-	return nil
+}
+
+// doubtAll has all tables compared by the next pass.
+func (c *Controller) doubtAll() {
+	for _, t := range c.tables {
+		t.resync = true
+	}
 }
 
 // merge brings what has come in into the state.

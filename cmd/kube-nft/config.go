@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -42,6 +43,7 @@ type options struct {
 	localNodePorts bool
 	counters       bool
 	hostRoot       string
+	checkEvery     time.Duration
 
 	// looksOnly: nothing is programmed, and the file may be meant for another host.
 	looksOnly bool
@@ -60,6 +62,7 @@ func (o *options) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.proxyName, "service-proxy-name", "", "serve the Services alone whose label service.kubernetes.io/service-proxy-name is this, beside another proxy for all others")
 	f.BoolVar(&o.localNodePorts, "localhost-nodeports", false, "serve TCP and UDP node ports on 127.0.0.1 and ::1 too, by relaying connections: they end with kube-nft, and endpoints see the node; no sysctl is set")
 	f.StringVar(&o.hostRoot, "host-root", "/", "where proc/sys/net of the host is mounted, to set the parameters of conntrack there: that of a container is read-only")
+	f.DurationVar(&o.checkEvery, "check-interval", 10*time.Minute, "look at all tables so often, beside being notified of changes by others, if others have written to nftables at all; 0 is never")
 	f.BoolVar(&o.counters, "counters", true, "count new connections of each frontend")
 }
 
@@ -330,6 +333,7 @@ func (o *options) controller(p plan, log *slog.Logger) controller.Config {
 		Rules:         p.rules,
 		NoExternalIPs: !p.ExternalIPs,
 		LocalAddrs:    localAddrs,
+		CheckEvery:    o.checkEvery,
 		Logger:        log,
 	}
 }

@@ -110,7 +110,7 @@ func TestConfigProblems(t *testing.T) {
 // of ours.
 func TestFlags(t *testing.T) {
 	t.Parallel()
-	known := []string{"config", "healthz-port", "metrics-port", "master", "manifests", "service-proxy-name", "localhost-nodeports", "counters", "host-root"}
+	known := []string{"config", "healthz-port", "metrics-port", "master", "manifests", "service-proxy-name", "localhost-nodeports", "counters", "host-root", "check-interval"}
 	for name := range ineffective {
 		known = append(known, name)
 	}

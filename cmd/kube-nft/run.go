@@ -78,11 +78,14 @@ func (o *runOptions) writeConfig() error {
 	return nil
 }
 
-// checkConnections checks that --service-metrics can do what it is to.
-func (o *runOptions) checkConnections(p plan) error {
+// checkOwn checks that flags of our own can do what they are to.
+func (o *runOptions) checkOwn(p plan) error {
 	var errs []error
 	if o.connections < 0 {
 		errs = append(errs, fmt.Errorf("--service-metrics: %d is below 0", o.connections))
+	}
+	if o.checkEvery < 0 {
+		errs = append(errs, fmt.Errorf("--check-interval: %v is below 0", o.checkEvery))
 	}
 	if o.connections > 0 && !o.counters {
 		errs = append(errs, errors.New("--service-metrics and --counters=false exclude each other: nothing is counted"))
@@ -103,7 +106,7 @@ func (o *runOptions) serve(ctx context.Context) error {
 		return err
 	}
 	openClientLog(p.of)
-	if err := o.checkConnections(p); err != nil {
+	if err := o.checkOwn(p); err != nil {
 		return err
 	}
 	var src source.Source

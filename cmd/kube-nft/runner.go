@@ -112,6 +112,7 @@ func (r *runner) startEvents(ctx context.Context) error {
 	}
 	r.recorder = event.New(client.Events(), r.plan.nodeName, r.log.Logger)
 	r.config.Events = r.recorder
+	r.config.NodeWarn = func(reason, note string) { r.recorder.Node(corev1.EventTypeWarning, reason, note) }
 	ctx, r.silence = context.WithCancel(context.WithoutCancel(ctx)) // it has the last word
 	r.running.Go(func() { r.recorder.Run(ctx) })
 	r.recorder.Node(corev1.EventTypeNormal, "Starting", "kube-nft "+version())

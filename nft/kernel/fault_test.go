@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -178,55 +177,6 @@ func TestFull(t *testing.T) {
 	err := conn.Apply(ctx, change(s, d))
 	if !errors.Is(err, kernel.ErrFull) || !strings.Contains(err.Error(), "KUBE-NODE-IP { 10.1.2.255 }") {
 		t.Errorf("one too many: %v", err)
-	}
-}
-
-// TestWatch: changes of our tables by others are reported, and nothing else.
-func TestWatch(t *testing.T) {
-	lab, ns, conn, s := programmed(t)
-	seen := make(chan nft.Family, 100)
-	watching, cancel := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- conn.Watch(watching, func(f nft.Family) { seen <- f }) }()
-	// Nothing tells when the subscription stands: knock until somebody answers.
-	lab.Eventually(5*time.Second, func() error {
-		lab.Must(ns.NFT("add element ip kube-nft KUBE-NODE-IP { 192.0.2.99 }\ndelete element ip kube-nft KUBE-NODE-IP { 192.0.2.99 }"))
-		select {
-		case <-seen:
-			return nil
-		case <-time.After(10 * time.Millisecond):
-			return errors.New("not watching yet")
-		}
-	})
-	drain := func() (families []nft.Family) {
-		for {
-			select {
-			case f := <-seen:
-				families = append(families, f)
-			case <-time.After(50 * time.Millisecond):
-				return families
-			}
-		}
-	}
-	drain()
-	lab.Must(conn.Apply(ctx, change(s, nft.Delta{Add: []nft.Element{slot(50, "10.128.1.1:1")}})))
-	lab.Must(ns.NFT("add table ip other\nadd chain ip other c\nadd table ip6 kube-nft-2"))
-	if got := drain(); len(got) != 0 {
-		t.Errorf("our own change and other tables were reported: %v", got)
-	}
-	for _, script := range []string{
-		"delete element ip kube-nft KUBE-SEP { 10.96.0.10 . udp . 53 . 0 }",
-		"insert rule ip kube-nft PREROUTING accept",
-		"flush ruleset",
-	} {
-		lab.Must(ns.NFT(script))
-		if got := drain(); len(got) == 0 || got[0] != nft.IPv4 {
-			t.Errorf("%s: reported %v", script, got)
-		}
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Errorf("Watch ended with %v", err)
 	}
 }
 

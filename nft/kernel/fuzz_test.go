@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
@@ -156,20 +155,30 @@ func checkDisjoint(t *testing.T, elements map[nft.Key]nft.Value) {
 	}
 }
 
-// FuzzNotifications reads what the kernel might tell to those who listen.
+// FuzzNotifications reads what the kernel might tell to those who listen: a message
+// twice, and the end of the transaction.
 func FuzzNotifications(f *testing.F) {
 	f.Add(uint16(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE), wire.AppendAttr([]byte{unix.NFPROTO_IPV4, 0, 0, 0}, unix.NFTA_TABLE_NAME, []byte("kube-nft\x00")...))
 	f.Add(uint16(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN), []byte{0, 0, 0, 1})
+	f.Add(uint16(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSETELEM), added(0, 3)[wire.HeaderLen:])
+	f.Add(uint16(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN), generation("nft")[wire.HeaderLen:])
 	f.Add(uint16(0), []byte{})
 	f.Fuzz(func(t *testing.T, typ uint16, data []byte) {
-		m := netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ)}, Data: data}
-		families := touched([]netlink.Message{m, m})
-		if len(families) > 1 {
-			t.Errorf("one table is %v", families)
+		var w hearing
+		for range 2 {
+			if got, ok := w.message(header{Type: typ}, data); ok {
+				t.Errorf("the end of nothing touches %+v", got.Touched)
+			}
 		}
-		if len(families) == 1 && (len(data) < wire.FamilyLen || families[0] != nft.Family(data[0])) {
-			t.Errorf("%x touches %v", data, families)
+		got, ok := w.message(header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN}, make([]byte, wire.FamilyLen))
+		if ok != (len(got.Touched) > 0) || len(got.Touched) > 1 {
+			t.Errorf("one table is %+v", got.Touched)
 		}
-		_, _, _ = decodeError(unix.NlMsghdr{Flags: typ}, data)
+		for _, touched := range got.Touched {
+			if touched.Family != nft.Family(data[0]) || len(touched.Elements) > 2*len(data) || len(touched.Sets) > 1 {
+				t.Errorf("%x touches %+v", data, touched)
+			}
+		}
+		_, _, _ = decodeError(header{Flags: typ}, data)
 	})
 }

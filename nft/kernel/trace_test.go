@@ -69,9 +69,9 @@ func TestTraceUnwatched(t *testing.T) {
 	schema := nft.NewSchema(nft.IPv4, options(nft.IPv4))
 	lab.Must(c.Reset(t.Context(), sample(schema)))
 	ctx, stop := context.WithCancel(t.Context())
-	changed := make(chan nft.Family, 100)
+	changed := make(chan nft.Foreign, 100)
 	ended := make(chan error, 1)
-	go func() { ended <- c.Watch(ctx, func(f nft.Family) { changed <- f }) }()
+	go func() { ended <- c.Watch(ctx, func() {}, func(f nft.Foreign) { changed <- f }) }()
 	// The watch is on when it hears of a change by others.
 	lab.Eventually(5*time.Second, func() error {
 		lab.Must(ns.NFT("add chain ip kube-nft stray\ndelete chain ip kube-nft stray"))

@@ -9,70 +9,55 @@ import (
 	"fmt"
 	"math/bits"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
-	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
-// Watch calls changed whenever somebody else changes one of our tables, with the
-// table's family, until ctx ends. changed must not block. When notifications were
-// lost it is called for every family, because nobody can know.
+// Watch calls changed for each transaction of somebody else that touched our tables,
+// until ctx ends, and listening once it hears of them. Neither must block. When
+// notifications were lost it says so, because nobody can know what they were.
+//
+// What it hears of is what transactions say. What the kernel does by itself it keeps
+// to itself: entries that the packet path learns, and those that expire.
 //
 // The kernel describes every commit to those who listen, ours too, and that costs
 // it time in the commit: listen only once the bulk is programmed. Our own commits
 // are filtered out before they reach the socket's buffer.
-func (c *Conn) Watch(ctx context.Context, changed func(nft.Family)) error {
-	socket, err := dial(c.options)
+func (c *Conn) Watch(ctx context.Context, listening func(), changed func(nft.Foreign)) error {
+	w, err := Open(c.options)
 	if err != nil {
 		return err
 	}
-	defer socket.Close()
-	if err := socket.SetBPF(notFrom(c.socket.PID())); err != nil {
+	defer w.Close()
+	if err := w.socket.SetBPF(notFrom(c.socket.PID())); err != nil {
 		return fmt.Errorf("watch nftables: filter: %w", err)
 	}
-	if err := socket.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+	if err := w.socket.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return fmt.Errorf("watch nftables: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { socket.Close() })
+	stop := context.AfterFunc(ctx, func() { w.Close() })
 	defer stop()
+	listening()
+	var heard hearing
 	for {
-		messages, err := socket.Receive()
+		err := w.receive(true, func(h header, body []byte) bool {
+			if f, ok := heard.message(h, body); ok {
+				changed(f)
+			}
+			return true
+		})
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, unix.ENOBUFS):
-			for _, f := range nft.Families {
-				changed(f)
-			}
+		case errors.Is(err, ErrUnknown): // ENOBUFS
+			heard = hearing{}
+			changed(nft.Foreign{Lost: true})
 		case err != nil:
 			return fmt.Errorf("watch nftables: %w", err)
 		}
-		for _, f := range touched(messages) {
-			changed(f)
-		}
 	}
-}
-
-// touched lists the families whose table the notifications are about.
-func touched(messages []netlink.Message) []nft.Family {
-	var families []nft.Family
-	for _, m := range messages {
-		if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Header.Type&0xff == unix.NFT_MSG_NEWGEN || len(m.Data) < wire.FamilyLen {
-			continue
-		}
-		// Attribute 1 is the table's name in every kind of notification.
-		f := nft.Family(m.Data[0])
-		if cstring(wire.First(m.Data[wire.FamilyLen:], unix.NFTA_TABLE_NAME)) != nft.TableName {
-			continue
-		}
-		if len(families) == 0 || families[len(families)-1] != f {
-			families = append(families, f)
-		}
-	}
-	return families
 }
 
 // notFrom is a socket filter that drops notifications caused by a port: all

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kube-nft/kube-nft/controller/source"
+	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/tests/netlab"
+)
+
+// deaf is the kernel, whose notifications are lost without a word, and which counts what
+// is asked.
+type deaf struct {
+	Dataplane
+	looks, reads atomic.Int32
+	lost         chan struct{} // one word: now it is said that something was lost
+}
+
+func (d *deaf) Watch(ctx context.Context, begun func(), changed func(nft.Foreign)) error {
+	begun()
+	select {
+	case <-d.lost:
+		changed(nft.Foreign{Lost: true})
+	case <-ctx.Done():
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (d *deaf) Look(ctx context.Context, s *nft.Schema, keys []nft.Element, sets []nft.Set) (nft.Contents, error) {
+	d.looks.Add(1)
+	return d.Dataplane.Look(ctx, s, keys, sets)
+}
+
+func (d *deaf) Inspect(ctx context.Context, s *nft.Schema) (nft.Contents, nft.Counts, error) {
+	d.looks.Add(1)
+	return d.Dataplane.Inspect(ctx, s)
+}
+
+func (d *deaf) Read(ctx context.Context, s *nft.Schema) (nft.Contents, error) {
+	d.reads.Add(1)
+	return d.Dataplane.Read(ctx, s)
+}
+
+// checking runs a controller that is deaf to what others do.
+func checking(t *testing.T, ns *netlab.Namespace, every time.Duration, src source.Source) (*Controller, *deaf, *netlab.Output, *prometheus.Registry) {
+	t.Helper()
+	d := &deaf{Dataplane: openKernel(t, ns), lost: make(chan struct{}, 1)}
+	log, registry := &netlab.Output{}, prometheus.NewRegistry()
+	config := testConfig()
+	config.Logger = slog.New(slog.NewTextHandler(log, nil))
+	config.CheckEvery, config.Metrics = every, registry
+	programmed := make(chan struct{})
+	first := sync.OnceFunc(func() { close(programmed) })
+	config.Committed = func(Commit) { first() }
+	c := New(config, d)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx, src) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-programmed:
+	case <-time.After(20 * time.Second):
+		t.Fatal("not programmed")
+	}
+	return c, d, log, registry
+}
+
+// TestCheck: what no notification told of is found and put right, with a word. Where
+// nobody else has written there is nothing to look for.
+func TestCheck(t *testing.T) {
+	lab := netlab.NewT(t)
+	ns := lab.Namespace("node")
+	load := &source.Synthetic{Services: 500, Endpoints: 5, DualStack: true, NodePorts: 0.2, ExternalIPs: 0.1}
+	c, d, log, registry := checking(t, ns, 50*time.Millisecond, load)
+	want, err := ns.Ruleset()
+	lab.Must(err)
+	count := func(name string) float64 { return values(t, registry)[name] }
+	lab.Must(netlab.Poll(5*time.Second, func() error {
+		if count("kube_nft_checks_total skipped") < 5 {
+			return errors.New("nothing was left out")
+		}
+		return nil
+	}))
+	if n := d.looks.Load(); n != 0 {
+		t.Errorf("%d looks, though nobody else had written", n)
+	}
+	lab.Must(ns.NFT("add table ip other\nadd set ip other s { type ipv4_addr; }"))
+	lab.Must(netlab.Poll(20*time.Second, func() error {
+		if count("kube_nft_checks_total clean") != 1 {
+			return errors.New("somebody else has written, and there was no look")
+		}
+		return nil
+	}))
+	lab.Must(ns.NFT("delete table ip other"))
+	reads := d.reads.Load()
+	for i, tc := range []struct {
+		script string
+		whole  bool
+	}{
+		{"delete element ip kube-nft KUBE-CLUSTER-IP { 10.64.0.1 }", false},
+		{"flush set ip6 kube-nft KUBE-CLUSTER-IP", false},
+		{"flush map ip kube-nft KUBE-SEP", false},
+		{"flush map ip kube-nft KUBE-NODEPORTS", false},
+		{"add element ip kube-nft KUBE-NODE-IP { 192.0.2.66 }", true},
+		{"insert rule ip6 kube-nft OUTPUT drop", true},
+		{"delete table ip kube-nft", true},
+	} {
+		before := count("kube_nft_checks_total found")
+		lab.Must(ns.NFT(tc.script))
+		lab.Must(netlab.Poll(20*time.Second, func() error {
+			rules, err := ns.Ruleset()
+			if err == nil && !sameTables(uncounted(rules), uncounted(want)) {
+				err = errors.New("not put right: " + tc.script)
+			}
+			if count("kube_nft_checks_total found") == before {
+				err = errors.Join(err, errors.New("the check has not ended"))
+			}
+			return err
+		}))
+		if now := d.reads.Load(); (now > reads) != tc.whole {
+			t.Errorf("%s: %d tables were read as a whole, want that: %t", tc.script, now-reads, tc.whole)
+		}
+		reads = d.reads.Load()
+		missed := count("kube_nft_missed_drifts_total IPv4") + count("kube_nft_missed_drifts_total IPv6")
+		if missed < float64(i+1) || !c.Repairs().Last[0].Missed {
+			t.Errorf("%s: %v were missed, the last: %+v", tc.script, missed, c.Repairs().Last[0])
+		}
+	}
+	if n := log.Count("unnoticed"); n < 7 {
+		t.Errorf("it was said %d times:\n%s", n, log)
+	}
+}
+
+// TestLost: when notifications are lost, all is looked at, though no check is asked for.
+func TestLost(t *testing.T) {
+	lab := netlab.NewT(t)
+	ns := lab.Namespace("node")
+	c, d, log, _ := checking(t, ns, 0, &source.Synthetic{Services: 50, Endpoints: 5})
+	want, err := ns.Ruleset()
+	lab.Must(err)
+	lab.Must(ns.NFT("flush map ip kube-nft KUBE-SEP"))
+	d.lost <- struct{}{}
+	lab.Must(netlab.Poll(10*time.Second, func() error {
+		rules, err := ns.Ruleset()
+		if err == nil && !sameTables(uncounted(rules), uncounted(want)) {
+			err = errors.New("not put right")
+		}
+		return err
+	}))
+	if len(c.Repairs().Last) == 0 || log.Count("were lost") != 1 {
+		t.Errorf("%+v\n%s", c.Repairs(), log)
+	}
+}
+
+// TestCheckBesideChanges: a check of a table that goes on changing finds nothing wrong in
+// it, and no change waits for it.
+func TestCheckBesideChanges(t *testing.T) {
+	lab := netlab.NewT(t)
+	ns := lab.Namespace("node")
+	src := feeding{sink: make(chan source.Sink, 1)}
+	_, d, log, registry := checking(t, ns, 10*time.Millisecond, src)
+	sink := <-src.sink
+	step := 0
+	for event := range source.Events(5, 1500) {
+		event.Apply(sink)
+		if step++; step%5 == 0 {
+			lab.Must(ns.NFT(fmt.Sprintf("add table ip other-%d", step))) // so that there is a reason to look
+		}
+	}
+	lab.Must(netlab.Poll(20*time.Second, func() error {
+		if values(t, registry)["kube_nft_checks_total clean"] < 2 {
+			return errors.New("no check has ended")
+		}
+		return nil
+	}))
+	if v := values(t, registry); v["kube_nft_checks_total found"] != 0 || v["kube_nft_commits_total error"] != 0 {
+		t.Errorf("found %v, failed %v, after %d looks\n%s", v["kube_nft_checks_total found"], v["kube_nft_commits_total error"], d.looks.Load(), log)
+	}
+}
