@@ -16,6 +16,20 @@ var ErrNotSynced = errors.New("the source ended before it had delivered everythi
 // Compile returns the tables that a Controller would keep for what a source says
 // now; it needs no kernel.
 func Compile(ctx context.Context, config Config, src source.Source) ([]nft.Table, error) {
+	_, all, err := compileAll(ctx, config, src)
+	return all, err
+}
+
+// Snapshot asks a question about what a source says now, as Ask does; it needs no kernel.
+func Snapshot(ctx context.Context, config Config, src source.Source, question func(Facts)) error {
+	c, _, err := compileAll(ctx, config, src)
+	if err == nil {
+		question(Facts{c})
+	}
+	return err
+}
+
+func compileAll(ctx context.Context, config Config, src source.Source) (*Controller, []nft.Table, error) {
 	c := New(config, nil)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -26,7 +40,7 @@ func Compile(ctx context.Context, config Config, src source.Source) ([]nft.Table
 		case <-c.queue.wake:
 		case err := <-done:
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			done = nil
 			c.queue.signal()
@@ -35,7 +49,7 @@ func Compile(ctx context.Context, config Config, src source.Source) ([]nft.Table
 		pending, synced = c.queue.take()
 		c.merge(pending)
 		if !synced && done == nil {
-			return nil, errors.Join(ErrNotSynced, ctx.Err())
+			return nil, nil, errors.Join(ErrNotSynced, ctx.Err())
 		}
 	}
 	c.setNodeIPs()
@@ -51,5 +65,5 @@ func Compile(ctx context.Context, config Config, src source.Source) ([]nft.Table
 		whole.Elements = t.desired.Sorted()
 		all = append(all, whole)
 	}
-	return all, nil
+	return c, all, nil
 }

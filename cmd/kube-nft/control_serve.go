@@ -3,14 +3,21 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"strconv"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/kube-nft/kube-nft/controller"
+	"github.com/kube-nft/kube-nft/controller/explain"
 	"github.com/kube-nft/kube-nft/nft"
 )
 
@@ -66,7 +73,33 @@ func (c *control) handler() http.Handler {
 			answer(w, c.status(s))
 		}
 	})
+	mux.HandleFunc("GET /v1/services/{namespace}/{name}", func(w http.ResponseWriter, r *http.Request) {
+		name := types.NamespacedName{Namespace: r.PathValue("namespace"), Name: r.PathValue("name")}
+		var s explain.Service
+		if c.ask(w, r, func(f controller.Facts) { s = explain.OfService(f, name) }) {
+			answer(w, s)
+		}
+	})
+	mux.HandleFunc("GET /v1/frontend", c.frontend)
 	return mux
+}
+
+// frontend answers who claims ?address=…&port=…&protocol=….
+func (c *control) frontend(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	at, err := netip.ParseAddr(q.Get("address"))
+	port, portErr := strconv.ParseUint(q.Get("port"), 10, 16)
+	proto, protoErr := parseProto(cmp.Or(q.Get("protocol"), "tcp"))
+	if err := errors.Join(err, portErr, protoErr); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	var found explain.Frontend
+	if c.ask(w, r, func(f controller.Facts) {
+		found = explain.OfFrontend(f, netip.AddrPortFrom(at.Unmap(), uint16(port)), proto)
+	}) {
+		answer(w, found)
+	}
 }
 
 // ask asks the controller, and reports whether it answered.
