@@ -26,8 +26,11 @@ type serviceReport struct {
 	KubeNFT informant `json:"kubeNFT"`
 	// Frontends are those in the kernel, or that should be there.
 	Frontends []frontendReport `json:"frontends,omitempty"`
-	Drift     []string         `json:"drift,omitempty"`
-	Notes     []string         `json:"notes,omitempty"`
+	// NodePortsOn are the addresses of the node that serve node ports, by family: addresses,
+	// or all.
+	NodePortsOn map[string][]string `json:"nodePortsOn,omitempty"`
+	Drift       []string            `json:"drift,omitempty"`
+	Notes       []string            `json:"notes,omitempty"`
 }
 
 // frontendReport is a frontend as the kernel has it.
@@ -115,7 +118,26 @@ func (r *serviceReport) look(t *kernelTable) error {
 	} else {
 		r.found(t)
 	}
+	r.nodePorts(t)
 	return t.err
+}
+
+// nodePorts says where node ports are served, if the Service has one.
+func (r *serviceReport) nodePorts(t *kernelTable) {
+	family := t.family.String()
+	if !slices.ContainsFunc(r.Frontends, func(f frontendReport) bool { return f.Family == family && strings.HasPrefix(f.Frontend, "node port") }) {
+		return
+	}
+	var on []string
+	if t.schema.Options.AllNodePorts {
+		on = []string{"all"}
+	}
+	t.note(t.conn.List(t.ctx, t.family, nft.NodeIPs, func(e nft.Element, _ uint64) { on = append(on, e.Key.Addr.String()) }))
+	if r.NodePortsOn == nil {
+		r.NodePortsOn = make(map[string][]string)
+	}
+	slices.Sort(on)
+	r.NodePortsOn[family] = on
 }
 
 // frontend adds a frontend that kube-nft knows.
@@ -234,12 +256,29 @@ func (r *serviceReport) text(w io.Writer) {
 		}
 	}
 	t.Flush()
+	r.nodePortsText(w)
 	for _, p := range r.Ports {
 		r.endpoints(w, p)
 	}
 	driftText(w, r.Drift, r.KubeNFT)
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "\nNote: %s.\n", n)
+	}
+}
+
+// nodePortsText writes where node ports are served.
+func (r *serviceReport) nodePortsText(w io.Writer) {
+	for _, f := range nft.Families {
+		on, asked := r.NodePortsOn[f.String()]
+		switch {
+		case !asked:
+		case len(on) == 0:
+			fmt.Fprintf(w, "Node ports of family %s are served on no address of this node.\n", f)
+		case on[0] == "all":
+			fmt.Fprintf(w, "Node ports of family %s are served on all addresses of this node but loopback.\n", f)
+		default:
+			fmt.Fprintf(w, "Node ports of family %s are served on %s.\n", f, strings.Join(on, ", "))
+		}
 	}
 }
 

@@ -36,10 +36,6 @@ func (r *packetReport) text(w io.Writer) {
 
 func (r *packetReport) from() string {
 	p := r.Packet
-	by := ""
-	if p.Interface != "" {
-		by = ", by " + p.Interface
-	}
 	switch {
 	case p.Origin == explain.Node && p.Source.IsValid():
 		return "From a process on this node, " + p.Source.String() + ","
@@ -47,8 +43,10 @@ func (r *packetReport) from() string {
 		return "From a process on this node"
 	case p.Origin == explain.Outside:
 		return "From outside"
+	case p.Interface != "":
+		return fmt.Sprintf("From %s, by %s,", p.Source, p.Interface)
 	}
-	return fmt.Sprintf("From %s%s,", p.Source, by)
+	return "From " + p.Source.String()
 }
 
 // verdict is the answer in a line or two.

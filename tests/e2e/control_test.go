@@ -3,9 +3,12 @@
 package e2e
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -138,4 +141,59 @@ func stranger(play string) (code int) {
 	fmt.Println("ready")
 	time.Sleep(time.Hour) // it is killed before
 	return 1
+}
+
+// TestControlSocket: what is asked at the socket is answered, to GET alone.
+func TestControlSocket(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.write(t, "node.yaml", inZone("here"))
+	c.write(t, "web.yaml", withSlices(everywhere("web", 1), c.a)...)
+	c.run(t, "--cluster-cidr", clusterCIDR)
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (conn net.Conn, err error) {
+		err = c.node.Do(func() (err error) { conn, err = net.Dial("unix", controlName); return err })
+		return conn, err
+	}}}
+	ask := func(method, path string, want int) string {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://kube-nft"+path, nil)
+		c.Must(err)
+		response, err := client.Do(request)
+		c.Must(err)
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		c.Must(err)
+		if response.StatusCode != want {
+			t.Errorf("%s %s: %s: %s", method, path, response.Status, body)
+		}
+		return string(body)
+	}
+	var status struct {
+		PID                int
+		Node, Zone         string
+		Synced, Programmed bool
+		Services           int
+		Tables             []struct{ Family, LocalPods string }
+	}
+	c.Must(json.Unmarshal([]byte(ask(http.MethodGet, "/v1/status", http.StatusOK)), &status))
+	if status.PID != c.proxy.cmd.Process.Pid || status.Node != "node-0" || status.Zone != "here" || !status.Synced || !status.Programmed ||
+		status.Services != 2 || len(status.Tables) != 2 || status.Tables[0].Family != "ip" || status.Tables[0].LocalPods != clusterCIDR[:13] {
+		t.Errorf("status %+v", status)
+	}
+	if body := ask(http.MethodGet, "/v1/services/default/web", http.StatusOK); !strings.Contains(body, `"known":true`) {
+		t.Errorf("a Service: %s", body)
+	}
+	if body := ask(http.MethodGet, "/v1/services/default/nobody", http.StatusOK); !strings.Contains(body, `"known":false`) {
+		t.Errorf("no Service: %s", body)
+	}
+	if body := ask(http.MethodGet, "/v1/frontend?port=80&address="+clusterIP(1)[ip4].String(), http.StatusOK); !strings.Contains(body, `"service":"default/web"`) {
+		t.Errorf("a frontend: %s", body)
+	}
+	for _, path := range []string{"/v1/frontend", "/v1/frontend?address=10.96.0.1&port=70000", "/v1/frontend?address=10.96.0.1&port=80&protocol=icmp"} {
+		ask(http.MethodGet, path, http.StatusBadRequest)
+	}
+	ask(http.MethodGet, "/", http.StatusNotFound)
+	ask(http.MethodGet, "/metrics", http.StatusNotFound)
+	ask(http.MethodPost, "/v1/status", http.StatusMethodNotAllowed)
+	ask(http.MethodDelete, "/v1/services/default/web", http.StatusMethodNotAllowed)
 }

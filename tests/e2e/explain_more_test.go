@@ -172,6 +172,8 @@ type serviceExplained struct {
 	} `json:"ports"`
 	Frontends []frontendExplained `json:"frontends"`
 	Drift     []string            `json:"drift"`
+	// NodePortsOn are addresses, by family.
+	NodePortsOn map[string][]string `json:"nodePortsOn"`
 }
 
 type frontendExplained struct {
@@ -233,6 +235,9 @@ func TestExplainService(t *testing.T) {
 	checkReasons(x)
 	if len(x.Drift) > 0 {
 		t.Errorf("drift: %q", x.Drift)
+	}
+	if on := x.NodePortsOn; len(on) != 2 || !slices.Equal(on["ip"], texts(outside[ip4])) || !slices.Equal(on["ip6"], texts(outside[ip6])) {
+		t.Errorf("node ports are served on %v", on)
 	}
 	lost := c.explainService(t, "default/zz-rival")
 	if !slices.ContainsFunc(lost.Frontends, func(f frontendExplained) bool {
