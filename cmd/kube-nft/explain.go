@@ -113,7 +113,7 @@ func parsePacket(from, to string) (p explain.Packet, err error) {
 			return p, err
 		}
 	}
-	p.Destination = netip.AddrPortFrom(p.Destination.Addr().Unmap(), p.Destination.Port())
+	p.Destination = netip.AddrPortFrom(p.Destination.Addr().Unmap().WithZone(""), p.Destination.Port())
 	switch from {
 	case string(explain.Node), string(explain.Outside):
 		p.Origin = explain.Origin(from)

@@ -69,13 +69,30 @@ func (r *packetReport) verdict() string {
 		}
 	}
 	s := "  A new connection " + strings.Join(words, ", or ") + "."
-	if r.Why != "" {
-		s += "\n  Because: " + r.Why + "."
+	if why := strings.TrimPrefix(strings.TrimPrefix(r.Why, "rejected: "), "dropped: "); why != "" {
+		s += "\n  Because: " + why + "."
+	}
+	if lost := r.lost(); lost != "" {
+		s += "\n  BUT " + lost + ": see the other tables below."
 	}
 	if len(r.OnlyFrom) > 0 {
 		s += fmt.Sprintf("\n  If its source is in %s: all others are dropped before.", join(r.OnlyFrom))
 	}
 	return s
+}
+
+// lost says that another table certainly does not let the packet pass.
+func (r *packetReport) lost() string {
+	for _, o := range r.Others {
+		switch {
+		case !o.Sure || o.Action != "drop" && o.Action != "reject":
+		case len(o.Endpoints) > 0:
+			return fmt.Sprintf("another table does %s it on the way to %s", o.Action, few(o.Endpoints))
+		default:
+			return fmt.Sprintf("another table does %s it", o.Action)
+		}
+	}
+	return ""
 }
 
 func several(n int, what string) string {

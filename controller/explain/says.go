@@ -100,7 +100,7 @@ func (w *walk) markReason(c nft.RuleChain, m *machine) string {
 	case chain.Kind == nft.Shortcut || chain.Kind == nft.NodePortShortcut || chain.Kind == nft.AffinityShortcut:
 		return "nothing is known of pods, and the way is not the clients'"
 	}
-	return "everybody is who comes from outside of the cluster's own addresses, under the external traffic policy Cluster"
+	return "everybody is, on the way to external addresses and node ports under the policy Cluster"
 }
 
 func (w *walk) saysBalance(c nft.Chain) string {
