@@ -94,6 +94,8 @@ type Config struct {
 	// Committed is called after each successful pass with what it changed. Nil is
 	// nobody.
 	Committed func(Commit)
+	// Failed is called after each pass that failed, with why. Nil is nobody.
+	Failed func(error)
 }
 
 // Commit is what one pass did.
@@ -268,6 +270,9 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 			return err
 		default:
 			c.metrics.failed.Inc()
+			if c.config.Failed != nil {
+				c.config.Failed(err)
+			}
 			// Nor is somebody who goes on changing our tables answered at once.
 			wait := max(delay, c.heal.fight.delay)
 			c.log.Error("commit failed, what is programmed stays; will retry", "err", err, "after", wait)
