@@ -82,6 +82,8 @@ type status struct {
 	log      *logger
 	// of is the configuration in force.
 	of atomic.Pointer[config.Configuration]
+	// page is the status page; nil is none.
+	page *page
 }
 
 func newStatus(registry prometheus.Gatherer, log *logger, c *config.Configuration) *status {
@@ -102,6 +104,9 @@ func (s *status) handler() http.Handler {
 	// How packets are treated, for tools that adapt to it, whatever mode was taken over.
 	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) { plain(w, string(config.NFTables)) })
 	mux.HandleFunc("GET /configz", s.configz)
+	if s.page != nil {
+		s.page.register(mux)
+	}
 	mux.HandleFunc("/debug/pprof/", s.profiling(pprof.Index))
 	mux.HandleFunc("/debug/pprof/cmdline", s.profiling(pprof.Cmdline))
 	mux.HandleFunc("/debug/pprof/profile", s.profiling(pprof.Profile))

@@ -27,6 +27,8 @@ type runOptions struct {
 	version  bool
 	// connections is of how many Service ports metrics tell the connections.
 	connections int
+	// page says whether there is a status page beside metrics.
+	page bool
 }
 
 func runCommand() *cobra.Command {
@@ -56,6 +58,7 @@ func runCommand() *cobra.Command {
 	f.BoolVar(&o.initOnly, "init-only", false, "check the kernel, set the parameters of conntrack, and end: what needs more privileges than CAP_NET_ADMIN")
 	f.StringVar(&o.writeTo, "write-config-to", "", "write the configuration, with all defaults, to this file, and end")
 	f.IntVar(&o.connections, "service-metrics", 0, "tell in metrics how many connections Service ports have had, of so many at most, those with most first; 0 tells of none")
+	f.BoolVar(&o.page, "status-page", true, "show Services, endpoints and what was done lately to browsers, at the address of metrics")
 	f.BoolVar(&o.version, "version", false, "the same as kube-nft version")
 	f.BoolVar(&o.cleanup, "cleanup", false, "the same as kube-nft cleanup")
 	return cmd
@@ -135,7 +138,7 @@ func (o *runOptions) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := &runner{options: &o.options, connections: o.connections, plan: p, log: log, config: o.controller(p, log.Logger)}
+	r := &runner{options: &o.options, connections: o.connections, wantsPage: o.page, plan: p, log: log, config: o.controller(p, log.Logger)}
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.stop(ctx)
 	if socket != nil {

@@ -31,6 +31,7 @@ import (
 type runner struct {
 	options     *options
 	connections int // of how many Service ports metrics tell
+	wantsPage   bool
 	plan        plan
 	log         *logger
 	config      controller.Config
@@ -40,6 +41,7 @@ type runner struct {
 	recorder *event.Recorder // nil without a cluster
 	health   *health.Proxy
 	status   *status
+	journal  *journal // nil without a status page
 	silence  context.CancelFunc
 	running  sync.WaitGroup
 	closers  []func()
@@ -90,6 +92,9 @@ func (r *runner) start(ctx context.Context) error {
 	}
 	began, first := time.Now(), true
 	r.config.Committed = func(c controller.Commit) {
+		if r.journal != nil {
+			r.journal.committed(c)
+		}
 		if first {
 			first = false
 			r.log.Info("everything is programmed", "services", c.Services, "added", c.Added, "deleted", c.Deleted,
@@ -162,9 +167,25 @@ func (r *runner) startMetrics(ctx context.Context) error {
 	if r.connections > 0 {
 		r.config.ServiceConnections, r.config.ServiceConnectionsLimit = conn, r.connections
 	}
+	if r.wantsPage {
+		r.addPage()
+	}
 	r.serve(ctx, &server{what: "metrics", address: address, setting: r.options.name("metricsBindAddress"), handler: r.status.handler(), names: []string{r.plan.nodeName}},
 		"FailedToStartMetricServer")
 	return nil
+}
+
+// addPage makes the status page.
+func (r *runner) addPage() {
+	r.journal = newJournal()
+	r.config.Failed = r.journal.failed
+	watch, started := newWatcher(), time.Now()
+	r.closeLater(watch.close)
+	r.status.page = newPage(watch, r.journal, func() statusObject {
+		o := statusObject{Version: version(), Node: r.plan.nodeName, Mode: string(r.plan.Mode), Started: started, Healthy: r.health.Healthy()}
+		o.fromMetrics(r.registry)
+		return o
+	})
 }
 
 // serve serves at an address, unless it is empty. reason is that of the event on the
