@@ -7,7 +7,7 @@ GO ?= go
 CLUSTER := ./tests/apiserver/... ./tests/cluster/... ./tests/manifests/... ./tests/rollout/...
 TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/manifests -e /tests/image -e /tests/rollout)
 
-.PHONY: build demo picture test test-cluster test-image test-compare conformance race bench benchstat compare fuzz compare-full lint update image tools tools-cluster tools-compare tools-uml clean
+.PHONY: build demo picture test test-cluster test-image test-compare conformance race bench benchstat compare fuzz reproducible sbom compare-full lint update image tools tools-cluster tools-compare tools-uml clean
 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
@@ -73,6 +73,13 @@ compare: bin/compare tools-compare ## beside kube-proxy, in minutes once its pro
 
 compare-full: bin/compare tools-compare tools-uml ## the same in large clusters, which takes three quarters of an hour
 	bin/compare all --full
+
+reproducible: ## two builds, elsewhere and without a cache, are the same to the last bit
+	tests/tools/reproducible.sh
+
+VERSION ?= v0.0.0-$(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+sbom: build ## bin/sbom.json: what is in bin/kube-nft and under which licences, in CycloneDX
+	GO='$(GO)' tests/tools/sbom.sh bin/kube-nft bin/sbom.json '$(VERSION)'
 
 FUZZTIME ?= 1m
 FUZZ ?= .
