@@ -146,15 +146,23 @@ func (c *Conn) send() error {
 // comes would hold up all that follows.
 const answerLimit = 2 * time.Second
 
-// receive hands each message that is waiting to f, until there is none left or
-// f returns false. If wait is set it waits for the first datagram, up to answerLimit.
-func (c *Conn) receive(wait bool, f func(header unix.NlMsghdr, body []byte) bool) error {
-	if wait {
-		if err := c.socket.SetReadDeadline(time.Now().Add(answerLimit)); err != nil {
-			return fmt.Errorf("receive from nftables: %w", err)
-		}
-		defer c.socket.SetReadDeadline(time.Time{})
+// answered is receive for the first datagram of an answer, for which it waits up to
+// answerLimit.
+func (c *Conn) answered(f func(header unix.NlMsghdr, body []byte) bool) error {
+	if err := c.socket.SetReadDeadline(time.Now().Add(answerLimit)); err != nil {
+		return fmt.Errorf("receive from nftables: %w", err)
 	}
+	defer c.socket.SetReadDeadline(time.Time{})
+	err := c.receive(true, f)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w: no answer within %v", ErrUnknown, answerLimit)
+	}
+	return err
+}
+
+// receive hands each message that is waiting to f, until there is none left or
+// f returns false. If wait is set it waits for the first datagram.
+func (c *Conn) receive(wait bool, f func(header unix.NlMsghdr, body []byte) bool) error {
 	var err error
 	rerr := c.raw.Read(func(fd uintptr) bool {
 		for more := true; more; {
@@ -174,8 +182,6 @@ func (c *Conn) receive(wait bool, f func(header unix.NlMsghdr, body []byte) bool
 		return true
 	})
 	switch {
-	case errors.Is(rerr, os.ErrDeadlineExceeded):
-		return fmt.Errorf("%w: no answer within %v", ErrUnknown, answerLimit)
 	case rerr != nil:
 		return rerr
 	case err == unix.ENOBUFS:

@@ -124,7 +124,7 @@ func (c *Conn) askOnce(dump bool, f func(body []byte) error) (interrupted bool, 
 		return false, err
 	}
 	var failed error
-	err = c.receive(true, func(h unix.NlMsghdr, body []byte) bool {
+	err = c.answered(func(h unix.NlMsghdr, body []byte) bool {
 		interrupted = interrupted || h.Flags&unix.NLM_F_DUMP_INTR != 0
 		switch h.Type {
 		case unix.NLMSG_DONE:

@@ -194,3 +194,15 @@ func TestWatchFlood(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWatchQuiet: where nobody writes nothing is heard, however long that lasts.
+func TestWatchQuiet(t *testing.T) {
+	t.Parallel()
+	lab := netlab.NewT(t)
+	next := watched(t, open(t, lab.Namespace("node")))
+	for range 50 { // longer than an answer may take
+		if f, ok := next(); ok {
+			t.Fatalf("heard %+v", f)
+		}
+	}
+}
