@@ -47,14 +47,18 @@ const attempts = 3
 // Filter says which entries are asked for.
 type Filter struct {
 	Family nft.Family
-	Proto  nft.Proto
+	// Proto is the protocol; 0 is any.
+	Proto nft.Proto
 	// Port is the original destination port; 0 is any. It saves the kernel the
 	// most of the work, which is to write entries down.
 	Port uint16
+	// Translated asks for those alone whose destination was changed.
+	Translated bool
 }
 
 func (f Filter) passes(e *Entry) bool {
-	return e.Family == f.Family && e.Proto == f.Proto && (f.Port == 0 || f.Port == e.Original.Dst.Port())
+	return e.Family == f.Family && (f.Proto == 0 || e.Proto == f.Proto) && (f.Port == 0 || f.Port == e.Original.Dst.Port()) &&
+		(!f.Translated || e.Status&Translated != 0)
 }
 
 // Walk calls visit for each entry that passes the filter, until it returns false or
@@ -240,7 +244,7 @@ func (c *Conn) Purge(ctx context.Context, f nft.Family, p nft.Proto, port uint16
 		deleted += n
 		batch = batch[:0]
 	}
-	err = c.Walk(ctx, Filter{f, p, port}, func(e *Entry) bool {
+	err = c.Walk(ctx, Filter{Family: f, Proto: p, Port: port}, func(e *Entry) bool {
 		seen++
 		foreign := e.Zone != 0 && e.Status&Translated == 0
 		if foreign || !stale(e.Original.Dst, e.Reply.Src) {

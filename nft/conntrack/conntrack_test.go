@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -38,7 +39,6 @@ func openIn(t testing.TB, ns *netlab.Namespace) *Conn {
 }
 
 const (
-	messageNew    = unix.NFNL_SUBSYS_CTNETLINK << 8
 	attrProtoinfo = 4
 	attrTimeout   = 7
 	confirmed     = Status(1 << 3)
@@ -124,6 +124,7 @@ func TestWalk(t *testing.T) {
 	half.Original.Zone = 8
 	six := entry(nft.UDP, "[fd00::1]:1000", "[fd00:96::10]:53", "[fd00:128::2]:5353")
 	tcp := entry(nft.TCP, "10.0.0.1:1000", "10.96.0.10:53", "10.128.0.2:5353")
+	tcp.State = 3 // established
 	other := entry(nft.UDP, "10.0.0.1:1000", "10.96.0.10:54", "10.128.0.2:53")
 	lab.Must(c.insert(masqueraded, zoned, half, six, tcp, other))
 	cases := []struct {
@@ -131,12 +132,15 @@ func TestWalk(t *testing.T) {
 		filter Filter
 		want   []Entry
 	}{
-		{"IPv4 UDP", Filter{nft.IPv4, nft.UDP, 0}, []Entry{masqueraded, zoned, half, other}},
-		{"IPv4 UDP 53", Filter{nft.IPv4, nft.UDP, 53}, []Entry{masqueraded, zoned, half}},
-		{"IPv6 UDP", Filter{nft.IPv6, nft.UDP, 0}, []Entry{six}},
-		{"IPv6 UDP 54", Filter{nft.IPv6, nft.UDP, 54}, nil},
-		{"IPv4 TCP", Filter{nft.IPv4, nft.TCP, 53}, []Entry{tcp}},
-		{"IPv4 SCTP", Filter{nft.IPv4, nft.SCTP, 0}, nil},
+		{"IPv4 UDP", Filter{Family: nft.IPv4, Proto: nft.UDP}, []Entry{masqueraded, zoned, half, other}},
+		{"IPv4 UDP 53", Filter{Family: nft.IPv4, Proto: nft.UDP, Port: 53}, []Entry{masqueraded, zoned, half}},
+		{"IPv6 UDP", Filter{Family: nft.IPv6, Proto: nft.UDP}, []Entry{six}},
+		{"IPv6 UDP 54", Filter{Family: nft.IPv6, Proto: nft.UDP, Port: 54}, nil},
+		{"IPv4 TCP", Filter{Family: nft.IPv4, Proto: nft.TCP, Port: 53}, []Entry{tcp}},
+		{"IPv4 SCTP", Filter{Family: nft.IPv4, Proto: nft.SCTP}, nil},
+		{"IPv4", Filter{Family: nft.IPv4}, []Entry{masqueraded, zoned, half, other, tcp}},
+		{"IPv4 53", Filter{Family: nft.IPv4, Port: 53}, []Entry{masqueraded, zoned, half, tcp}},
+		{"translated", Filter{Family: nft.IPv4, Translated: true}, nil},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -355,4 +359,31 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestWatch: entries are told of as they come.
+func TestWatch(t *testing.T) {
+	lab := netlab.NewT(t)
+	ns := lab.Namespace("node")
+	c := openIn(t, ns)
+	watching, stop := context.WithCancel(ctx)
+	told := make(chan Entry, 100)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Watch(watching, Options{NetNS: ns.Fd()}, func(e *Entry) { told <- *e }, func() {})
+	}()
+	n := 0
+	lab.Eventually(5*time.Second, func() error {
+		n++
+		lab.Must(c.insert(entry(nft.UDP, fmt.Sprintf("10.0.0.1:%d", 1000+n), "10.96.0.10:53", "10.128.0.2:5353")))
+		if len(told) == 0 {
+			return errors.New("nobody watches")
+		}
+		return nil
+	})
+	if e := <-told; e.Original.Dst != netip.MustParseAddrPort("10.96.0.10:53") || e.Reply.Src != netip.MustParseAddrPort("10.128.0.2:5353") {
+		t.Errorf("told of %+v", e)
+	}
+	stop()
+	lab.Must(<-ended)
 }

@@ -14,18 +14,26 @@ import (
 
 // Messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 const (
+	messageNew    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0
 	messageGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	messageDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
 )
 
 // Attributes of an entry.
 const (
-	attrOriginal = 1
-	attrReply    = 2
-	attrStatus   = 3
-	attrID       = 12
-	attrZone     = 18
-	attrFilter   = 25
+	attrOriginal  = 1
+	attrReply     = 2
+	attrStatus    = 3
+	attrProtoInfo = 4
+	attrID        = 12
+	attrZone      = 18
+	attrFilter    = 25
+)
+
+// Attributes of what TCP tells of an entry.
+const (
+	protoInfoTCP = 1
+	tcpInfoState = 1
 )
 
 // Attributes of a tuple, of its addresses, of its ports, and of a filter.
@@ -93,7 +101,10 @@ func (b *buffer) end(start int) {
 // attribute is passed over by older ones).
 func (b *buffer) list(seq uint32, f Filter, filtered bool) {
 	start := b.open(messageGet, unix.NLM_F_DUMP, seq, f.Family)
-	if filtered {
+	if filtered && f.Translated {
+		b.u32(attrStatus, uint32(Translated)) // since 5.15
+	}
+	if filtered && f.Proto != 0 {
 		compare := uint32(compareProto)
 		tuple := b.nest(attrOriginal)
 		proto := b.nest(tupleProto)

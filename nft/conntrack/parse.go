@@ -30,6 +30,8 @@ type Entry struct {
 	// as.
 	Original, Reply Tuple
 	Status          Status
+	// State is that of a TCP connection, 0 if the kernel does not tell.
+	State State
 	// Zone is set if the entry is in a zone in both directions.
 	Zone uint16
 	// ID tells the entry from others that the kernel had or will have for the
@@ -43,6 +45,21 @@ type Status uint32
 
 // Translated is set when the connection's destination was changed.
 const Translated Status = 1 << 5
+
+// State is the state of a TCP connection (linux/netfilter/nf_conntrack_tcp.h, enum
+// tcp_conntrack).
+type State uint8
+
+// States from which on both sides have ended the connection.
+const (
+	LastACK  State = 6
+	TimeWait State = 7
+	Close    State = 8
+)
+
+// Open reports whether the connection may still carry data: a TCP connection until
+// both sides have ended it, others as long as the kernel tracks them.
+func (e *Entry) Open() bool { return e.State < LastACK }
 
 // message is a netlink message.
 type message struct {
@@ -85,6 +102,8 @@ func (e *Entry) parse(body []byte) error {
 			e.Reply.parse(v)
 		case typ == attrStatus && len(v) == 4:
 			e.Status = Status(binary.BigEndian.Uint32(v))
+		case typ == attrProtoInfo:
+			e.State = tcpState(v)
 		case typ == attrZone && len(v) == 2:
 			e.Zone = binary.BigEndian.Uint16(v)
 		case typ == attrID && len(v) == 4:
@@ -95,6 +114,14 @@ func (e *Entry) parse(body []byte) error {
 		return fmt.Errorf("conntrack entry %#x has no addresses", e.ID)
 	}
 	return nil
+}
+
+// tcpState reads what a protocol tells, if it is TCP.
+func tcpState(b []byte) State {
+	if v := wire.First(wire.First(b, protoInfoTCP), tcpInfoState); len(v) == 1 {
+		return State(v[0])
+	}
+	return 0
 }
 
 func (t *Tuple) parse(b []byte) (p nft.Proto) {
