@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"controller/source":    nil,
 	"controller/config":    nil,
 	"controller/compile":   {"controller/model", "nft"},
+	"controller/load":      {"controller/view", "nft"},
 	"controller/view":      {"nft"},
 	"controller/explain":   {"controller/compile", "controller/model", "nft"},
 	"controller/doctor":    {"nft", "nft/ruleset", "nft/trace"},
