@@ -85,8 +85,12 @@ func tracePackets(ctx context.Context, out, notes io.Writer, args []string, o tr
 	}
 	defer conn.Close()
 	filter := trace.Filter{All: o.all, Rate: o.rate}
-	if filter.Matches, err = target.matches(ctx, conn); err != nil {
-		return explainPermission(err)
+	filter.Matches, err = target.matches(ctx, conn)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return cannotRead
+	case err != nil:
+		return err
 	}
 	tracer, err := kernel.Trace(kernel.Options{}, filter)
 	switch {

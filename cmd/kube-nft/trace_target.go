@@ -28,6 +28,10 @@ type traceTarget struct {
 // anyAddress is the word for all addresses.
 const anyAddress = "any"
 
+// errNoServices says that there is nothing to look at.
+var errNoServices = fmt.Errorf("there are no Services in tables %s and %s %s: is kube-nft run at work here? In a container, its network namespace has to be the host's",
+	nft.IPv4, nft.IPv6, nft.TableName)
+
 var errTarget = errors.New("want [SRC] [DST[:PORT][/PROTO]], each an address, a prefix or any, or NAMESPACE/SERVICE[:PORT]")
 
 // parseTraceTarget reads the arguments.
@@ -179,7 +183,7 @@ func (t traceTarget) serviceMatches(ctx context.Context, conn *kernel.Conn) ([]t
 	}
 	switch {
 	case !anything:
-		return nil, fmt.Errorf("there are no Services in tables %s and %s %s: is kube-nft run at work here?", nft.IPv4, nft.IPv6, nft.TableName)
+		return nil, errNoServices
 	case len(all) == 0:
 		return nil, fmt.Errorf("no Service port %s in this host's tables: see kube-nft list", strings.TrimPrefix(t.String(), "to Service "))
 	}
