@@ -5,9 +5,9 @@ GO ?= go
 # Packages whose tests need a real kube-apiserver, which takes minutes to build. They
 # run one after the other: what one of them does under load is part of what it shows.
 CLUSTER := ./tests/apiserver/... ./tests/cluster/... ./tests/manifests/... ./tests/rollout/...
-TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/manifests -e /tests/image -e /tests/rollout)
+TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/faults -e /tests/manifests -e /tests/image -e /tests/rollout)
 
-.PHONY: build demo picture test test-cluster test-image test-compare conformance race bench benchstat compare fuzz reproducible sbom compare-full lint update image tools tools-cluster tools-compare tools-uml clean
+.PHONY: build demo picture test test-cluster test-faults test-image test-compare conformance race bench benchstat compare fuzz reproducible sbom compare-full lint update image tools tools-cluster tools-compare tools-uml clean
 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
@@ -46,6 +46,9 @@ test-image: tools ## the image in its DaemonSet, on containerd; with the API ser
 	@command -v buildah >/dev/null && command -v containerd >/dev/null && command -v runc >/dev/null || { apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends buildah containerd runc; }
 	$(GO) test -timeout 30m $(TESTFLAGS) ./tests/image
+
+test-faults: tools ## what goes wrong around it goes wrong, under traffic, with figures; see docs/faults.md
+	$(GO) test -v -timeout 15m $(TESTFLAGS) ./tests/faults
 
 conformance: tools ## beside the real kube-proxy, built on first use
 	$(GO) test -timeout 30m ./tests/conformance $(TESTFLAGS)
