@@ -7,7 +7,7 @@ GO ?= go
 CLUSTER := ./tests/apiserver/... ./tests/cluster/... ./tests/manifests/... ./tests/rollout/...
 TESTED = $$($(GO) list ./... | grep -v -e /tests/apiserver -e /tests/cluster -e /tests/conformance -e /tests/faults -e /tests/manifests -e /tests/image -e /tests/rollout)
 
-.PHONY: build demo picture test test-cluster test-faults test-image test-compare conformance race bench benchstat compare fuzz reproducible sbom compare-full lint update image tools tools-cluster tools-compare tools-uml clean
+.PHONY: build demo picture test test-cluster test-faults soak test-image test-compare conformance race bench benchstat compare fuzz reproducible sbom compare-full lint update image tools tools-cluster tools-compare tools-uml clean
 
 build: ## bin/kube-nft, static
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/kube-nft ./cmd/kube-nft
@@ -49,6 +49,10 @@ test-image: tools ## the image in its DaemonSet, on containerd; with the API ser
 
 test-faults: tools ## what goes wrong around it goes wrong, under traffic, with figures; see docs/faults.md
 	$(GO) test -v -timeout 15m $(TESTFLAGS) ./tests/faults
+
+SOAK ?= 20m
+soak: tools ## SOAK=20m: a cluster that changes 200 times a second, with faults among it
+	$(GO) test -v -count=1 -timeout 0 -run TestSoak ./tests/faults -soak $(SOAK)
 
 conformance: tools ## beside the real kube-proxy, built on first use
 	$(GO) test -timeout 30m ./tests/conformance $(TESTFLAGS)
