@@ -43,6 +43,7 @@ func TestPrivileges(t *testing.T) {
 			n.run(confined, "--service-metrics", "10")
 			n.checkStatus(tt.uid, tt.inherited)
 			n.live()
+			n.ask(confined)
 			n.program.End(syscall.SIGTERM)
 			if code := n.program.Exit(soon); code != 0 {
 				t.Errorf("ended with %d, want 0", code)
@@ -109,6 +110,17 @@ func (n *node) live() {
 	n.program.Await(soon, "commit")
 	n.answered(n.client, "tcp", clusterIP, 2)
 	n.Must(n.node.Addr("lo", netip.MustParsePrefix("192.0.2.77/32"))) // the node's addresses are followed
+}
+
+// ask runs the commands that somebody runs beside it, in the same container as it were.
+func (n *node) ask(confined []string) {
+	n.t.Helper()
+	for _, args := range [][]string{{"list"}, {"explain", "default/web"}, {"explain", "198.51.100.2", clusterIP.String()}, {"doctor"}} {
+		code, said := n.toEnd(confined, args...)
+		if code < 0 || code > 0 && args[0] != "doctor" { // which has its own for what it finds
+			n.t.Errorf("%v ended with %d: %s", args, code, said)
+		}
+	}
 }
 
 // stick has a client remembered, and its endpoint leave: its entry is read and deleted.
