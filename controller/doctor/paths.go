@@ -248,7 +248,7 @@ func cached(f *Facts, a netip.Addr) bool {
 
 // checkMarks looks for our bit of the mark in the rules of others. Whoever sets it
 // has us masquerade; whoever changes it between our dnat and our masquerade keeps us
-// from it, or not; whoever looks at it takes our packets for his.
+// from it, or not; whoever looks at it may take our packets for his.
 func checkMarks(f *Facts) (all []Finding) {
 	seen := make(map[string]bool)
 	for i := range f.Families {
@@ -291,9 +291,33 @@ func marksOf(t *ruleset.Table, c *ruleset.Chain, bit uint32) (all []Finding) {
 			all = append(all, markConflict.at(at, "%s sets bit %#x of the mark, at %s: packets that pass there are masqueraded", at, bit, c.Hook))
 		case m.Changes&bit != 0 && between:
 			all = append(all, markConflict.at(at, "%s changes bit %#x of the mark, at %s after our dnat: packets that should be masqueraded may not be", at, bit, c.Hook).likely())
-		case m.Reads&bit != 0:
+		case takes(t.Chains[name], bit):
 			all = append(all, markConflict.at(at, "%s looks at bit %#x of the mark, at %s: it takes packets of Services for its own", at, bit, c.Hook).likely())
 		}
 	}
 	return all
+}
+
+// takes reports whether rules of a chain that look at our bit do something to packets
+// that have it. Many let them pass, or masquerade them as we would: kube-proxy has the
+// same bit, and network plugins such as flannel know.
+func takes(c *ruleset.Chain, bit uint32) bool {
+	if c.Mark.Reads&bit == 0 {
+		return false
+	}
+	for i := range c.Rules {
+		r := &c.Rules[i]
+		if r.Mark.Reads&bit == 0 {
+			continue
+		}
+		switch v := r.Verdict; v.Kind {
+		case ruleset.Jump, ruleset.Goto, ruleset.Lookup:
+			return true
+		case ruleset.Act:
+			if v.Action != ruleset.Accept && v.Action != ruleset.Masquerade && v.Action != ruleset.SNAT {
+				return true
+			}
+		}
+	}
+	return !c.Kept()
 }

@@ -234,6 +234,14 @@ func TestDoctorFirewalls(t *testing.T) {
 		{name: "bits of others", with: "iptables-nft", rules: []string{"-t mangle -A PREROUTING -j MARK --set-xmark 0x200/0xf00", "-t filter -A FORWARD -m mark --mark 0x20000/0x20000 -j ACCEPT",
 			"-t mangle -A POSTROUTING -j CONNMARK --save-mark"},
 			proof: func(t *testing.T, c *cluster) { c.served(t, c.b, "tcp", at(1, ip4), own, "a") }},
+		{name: "flannel", with: "iptables-nft", rules: []string{"-t nat -N FLANNEL-POSTRTG", "-t nat -A POSTROUTING -j FLANNEL-POSTRTG",
+			"-t nat -A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -j RETURN", "-t nat -A FLANNEL-POSTRTG -s 10.128.0.0/16 -d 10.128.0.0/16 -j RETURN",
+			"-t nat -A FLANNEL-POSTRTG -s 10.128.0.0/16 ! -d 224.0.0.0/4 -j MASQUERADE --random-fully",
+			"-t filter -N FLANNEL-FWD", "-t filter -A FORWARD -j FLANNEL-FWD", "-t filter -A FLANNEL-FWD -s 10.128.0.0/16 -j ACCEPT", "-t filter -A FLANNEL-FWD -d 10.128.0.0/16 -j ACCEPT"},
+			proof: func(t *testing.T, c *cluster) {
+				c.served(t, c.client, "tcp", at(1, ip4), masqueraded, "a")
+				c.served(t, c.b, "tcp", at(1, ip4), own, "a")
+			}},
 		{name: "a trace", nft: "table inet kube-nft-trace { chain p { type filter hook prerouting priority -400; }; }", want: []string{"note trace-table"}},
 		{name: "a kubelet", with: "iptables-nft", rules: []string{"-t mangle -N KUBE-KUBELET-CANARY", "-t filter -N KUBE-FIREWALL", "-t filter -A INPUT -j KUBE-FIREWALL", "-t filter -A OUTPUT -j KUBE-FIREWALL",
 			"-t filter -A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP"}},
