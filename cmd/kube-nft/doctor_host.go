@@ -57,6 +57,10 @@ func (g *gatherer) processes() {
 		g.gap("processes", err)
 		return
 	}
+	if first, err := os.Readlink(root + "/1/ns/net"); err == nil && first != own {
+		g.gap("the host's own network namespace",
+			errors.New("this is another one, as in a pod without hostNetwork: what is said here is true of this one alone"))
+	}
 	all, err := procsOf(root)
 	if err != nil {
 		g.gap("processes", err)
