@@ -228,6 +228,8 @@ func (g *gatherer) leftovers(ctx context.Context) {
 	}
 	if !found.Empty() {
 		g.facts.Leftovers, g.facts.LeftoverMode = found.Lines(), found.Mode()
+		g.facts.LeftoversInert = len(found.Tables)+len(found.Services)+len(found.IPSets) == 0 && found.Device == nil &&
+			!slices.ContainsFunc(found.Rules, func(r kubeproxy.Rules) bool { return r.InThem > 0 })
 	}
 }
 

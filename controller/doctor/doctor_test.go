@@ -40,8 +40,12 @@ func TestCheck(t *testing.T) {
 		{"nothing is known", func(f *Facts) { *f = Facts{} }, nil},
 		{"kernel", func(f *Facts) { f.Kernel = Kernel{"5.4.0", "Linux 5.4.0 is older than 5.13"} },
 			[]string{"error kernel-lacks: " + kernelLacks.Mend}},
-		{"interface with a dot", func(f *Facts) { f.Params[ParamOf(nft.IPv4, "eth0.5", "forwarding")] = "0" },
-			[]string{"error forwarding-off: sysctl -w net/ipv4/conf/eth0.5/forwarding=1"}},
+		{"interface of nobody's", func(f *Facts) { f.Params[ParamOf(nft.IPv4, "eth0.5", "forwarding")] = "0" },
+			[]string{"warning forwarding-off: sysctl -w net/ipv4/conf/eth0.5/forwarding=1"}},
+		{"interface with a dot", func(f *Facts) {
+			f.Params[ParamOf(nft.IPv4, "eth0.5", "forwarding")] = "0"
+			f.Routes = map[netip.Addr]Route{netip.MustParseAddr("10.0.0.1"): {Out: "eth0.5"}}
+		}, []string{"error forwarding-off: sysctl -w net/ipv4/conf/eth0.5/forwarding=1"}},
 		{"79% of connections", func(f *Facts) { f.Params[ParamConntrackNow] = "799" }, nil},
 		{"80% of connections", func(f *Facts) { f.Params[ParamConntrackNow] = "800" },
 			[]string{"warning conntrack-filling: sysctl -w net.netfilter.nf_conntrack_max=2000"}},
@@ -76,6 +80,10 @@ func TestCheck(t *testing.T) {
 		{"not counted", func(f *Facts) { f.Families[0].Sizes[nft.Services], f.Families[0].Counts[nft.Services] = 1000, -1 }, nil},
 		{"kube-proxy, perhaps elsewhere", func(f *Facts) { f.Proxies = []Process{{PID: 7, Name: "kube-proxy"}} },
 			[]string{"warning kube-proxy-runs: " + kubeProxyRuns.Mend}},
+		{"what kube-proxy has left", func(f *Facts) { f.Leftovers, f.LeftoverMode = []string{"nftables: table ip kube-proxy"}, "nftables" },
+			[]string{"warning kube-proxy-left: kube-nft migrate take-over"}},
+		{"an empty chain of kube-proxy", func(f *Facts) { f.Leftovers, f.LeftoversInert = []string{"iptables-nft: 1 chain with 0 rules"}, true },
+			[]string{"note kube-proxy-left: kube-nft migrate take-over"}},
 		{"any address", func(f *Facts) {
 			f.Families[0].Frontends = []Frontend{nodePort}
 			f.Listeners = []Listener{{Addr: netip.IPv6Unspecified(), Proto: nft.TCP, Port: 30080, Process: "nginx (process 9)"}}

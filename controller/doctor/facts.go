@@ -28,9 +28,11 @@ type Facts struct {
 	// Proxies are kube-proxies that run in the network namespace.
 	Proxies []Process
 	// Leftovers are what kube-proxy has left in the kernel, a line each, and
-	// LeftoverMode the mode that it was in.
-	Leftovers    []string
-	LeftoverMode string
+	// LeftoverMode the mode that it was in. Those are inert that do nothing to any
+	// packet: chains without rules.
+	Leftovers      []string
+	LeftoverMode   string
+	LeftoversInert bool
 	// Params are kernel parameters by their path below /proc/sys.
 	Params map[string]string
 	// ReversePathDrops is how many packets rp_filter has dropped.

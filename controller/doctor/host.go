@@ -72,13 +72,28 @@ func checkForwarding(f *Facts) (all []Finding) {
 		}
 		for _, device := range f.Interfaces {
 			path := ParamOf(family.Family, device.Name, "forwarding")
-			if n, ok := f.number(path); ok && n == 0 && device.Name != "lo" && len(device.Prefixes) > 0 {
-				all = append(all, forwardingOff.at(sysctl(path), "%s packets that come in by %s are not forwarded: %s is 0", ipName(family.Family), device.Name, sysctl(path)).
-					mend("sysctl -w %s=1", sysctl(path)))
+			if n, ok := f.number(path); !ok || n != 0 || device.Name == "lo" || len(device.Prefixes) == 0 {
+				continue
 			}
+			found := forwardingOff.at(sysctl(path), "%s packets that come in by %s are not forwarded: %s is 0", ipName(family.Family), device.Name, sysctl(path)).
+				mend("sysctl -w %s=1", sysctl(path))
+			if device.Name != f.Uplinks[family.Family] && !f.leadsToPods(device.Name) {
+				found = found.likely() // it may be meant so
+			}
+			all = append(all, found)
 		}
 	}
 	return all
+}
+
+// leadsToPods reports whether packets to an endpoint leave by an interface.
+func (f *Facts) leadsToPods(device string) bool {
+	for _, r := range f.Routes {
+		if r.Out == device && !r.Local {
+			return true
+		}
+	}
+	return false
 }
 
 func ipName(f nft.Family) string {

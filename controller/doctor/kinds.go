@@ -31,7 +31,7 @@ var (
 	tableAltered = &Kind{"table-altered", Error, "chains or rules of our table are not those that kube-nft makes",
 		"Services may not work as they should; a kube-nft that runs puts it right by itself, unless somebody changes it again and again", "start kube-nft, or restart it; kube-nft's log says what changes"}
 	tableDormant = &Kind{"table-dormant", Error, "our table is dormant",
-		"packets pass it by: no Service works", "nft add table FAMILY kube-nft '{ flags 0; }' or restart kube-nft"}
+		"packets pass it by: no Service works", "nft add table FAMILY kube-nft, which wakes it, or restart kube-nft"}
 	setFilling = &Kind{"set-filling", Note, "a set of our table is full by 95% or more",
 		"a change that does not fit has kube-nft make the table anew, larger, in one transaction: packets go on, counters start again", "none is needed"}
 	affinityFilling = &Kind{"affinity-filling", Warning, "a Service port remembers 90% or more of the clients that it can",
@@ -44,9 +44,9 @@ var (
 	socketTaken = &Kind{"socket-taken", Warning, "another user's process has the name of kube-nft's control socket",
 		"commands cannot ask kube-nft, and a second kube-nft would not be noticed", "end that process: ss -xlp shows it"}
 	kubeProxyRuns = &Kind{"kube-proxy-runs", Error, "kube-proxy runs in the same network namespace",
-		"two proxies translate each their way: who comes first depends on the order in which they started", "remove kube-proxy from this node: docs/migrate.md"}
+		"two proxies translate each their way: who comes first depends on the order in which they started", "stop kube-proxy on this node, then kube-nft migrate take-over"}
 	kubeProxyLeft = &Kind{"kube-proxy-left", Warning, "rules, tables, sets, virtual services or the device of kube-proxy are in the kernel",
-		"they follow no change any more, and may go before ours: Services that are gone still answer, endpoints that are gone get packets", "kube-nft migrate, or kube-proxy --cleanup, once kube-nft serves: docs/migrate.md"}
+		"they follow no change any more, and may go before ours: Services that are gone still answer, endpoints that are gone get packets", "kube-nft migrate take-over"}
 
 	endpointDropped = &Kind{"endpoint-dropped", Error, "another table drops or rejects translated packets on their way to an endpoint",
 		"connections through Services fail: an accept in our tables is not final, every chain of a hook has its say", "accept what Services have translated there: nft insert rule FAMILY TABLE CHAIN ct status dnat accept"}

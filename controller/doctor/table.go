@@ -30,7 +30,7 @@ func checkTables(f *Facts) (all []Finding) {
 			all = append(all, tableAltered.at(name, "%s", family.Detail))
 		case Dormant:
 			all = append(all, tableDormant.at(name, "%s is dormant, packets pass it by", name).
-				mend("nft add table %s '{ flags 0; }', or restart kube-nft", tableOf(family.Family)))
+				mend("nft add table %s", tableOf(family.Family)))
 		}
 	}
 	return all
@@ -91,7 +91,12 @@ func checkProxies(f *Facts) (all []Finding) {
 		all = append(all, found)
 	}
 	if len(f.Leftovers) > 0 {
-		all = append(all, kubeProxyLeft.at("kube-proxy", "of kube-proxy, mode %s, there is: %s", cmp.Or(f.LeftoverMode, "unknown"), strings.Join(f.Leftovers, "; ")))
+		found := kubeProxyLeft.at("kube-proxy", "of kube-proxy, mode %s, there is: %s", cmp.Or(f.LeftoverMode, "unknown"), strings.Join(f.Leftovers, "; "))
+		if f.LeftoversInert {
+			found.Severity = Note
+			found.Why = "these chains have no rules and do nothing"
+		}
+		all = append(all, found)
 	}
 	return all
 }

@@ -124,7 +124,7 @@ func TestDoctorTables(t *testing.T) {
 		served       bool
 	}{
 		{name: "a rule more", script: "add rule ip kube-nft KUBE-REJECT drop\n", want: []string{gone, "error table-altered"}, words: []string{"table ip kube-nft", "KUBE-REJECT"}, served: true},
-		{name: "dormant", script: "add table ip kube-nft { flags dormant; }\n", want: []string{gone, "error table-dormant"}},
+		{name: "dormant", script: "add table ip kube-nft { flags dormant; }\n", want: []string{gone, "error table-dormant"}, words: []string{"nft add table ip kube-nft"}},
 		{name: "missing", script: "delete table ip kube-nft\n", want: []string{gone, "error table-missing"}, words: []string{"no IPv4 Service"}},
 		{name: "of another version", script: "delete table ip kube-nft\nadd table ip kube-nft { comment \"kube-nft schema 99\"; }\n", want: []string{gone, "warning table-schema"}, words: []string{"99"}},
 		{name: "a set almost full", script: "add element ip kube-nft KUBE-NODE-IP { " + manyAddrs(740) + " }\n", want: []string{gone, "note set-filling"}, words: []string{"ip kube-nft KUBE-NODE-IP", "of 768"}, served: true},
@@ -139,6 +139,11 @@ func TestDoctorTables(t *testing.T) {
 				c.served(t, c.client, "tcp", at(1, ip4), masqueraded, "a")
 			} else {
 				c.fails(t, c.client, at(1, ip4))
+			}
+			if tt.name == "dormant" {
+				c.Must(c.node.NFT("add table ip kube-nft\n")) // the mend
+				c.finds(t, []string{gone})
+				c.served(t, c.client, "tcp", at(1, ip4), masqueraded, "a")
 			}
 		})
 		if tt.name != "foreign" { // there kube-nft gives up
