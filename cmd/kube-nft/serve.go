@@ -108,15 +108,15 @@ func serveOn(ctx context.Context, listener net.Listener, handler http.Handler) e
 // onlyByName refuses requests at a loopback address that ask for another host: a page of
 // that name which a browser on this machine has open, and which has had its name lead to
 // 127.0.0.1 (DNS rebinding; etcd's CVE-2018-1099). Addresses, localhost and names are
-// fine. What listens for the network is for whoever reaches it.
+// fine. What listens for the network is for whoever reaches it, by any name that leads
+// here, but for the status page: browsers read that, and reach networks that pages do not.
 func onlyByName(handler http.Handler, address string, names []string) http.Handler {
 	at, err := netip.ParseAddrPort(address)
-	if err != nil || !at.Addr().IsLoopback() {
-		return handler
-	}
+	loopback := err == nil && at.Addr().IsLoopback()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !ours(r.Host, names) {
-			http.Error(w, "this is not that host: ask for 127.0.0.1, [::1] or localhost", http.StatusMisdirectedRequest)
+		page := r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, "/page/") || strings.HasPrefix(r.URL.Path, "/api/")
+		if (loopback || page) && !ours(r.Host, names) {
+			http.Error(w, "this is not that host: ask for an address, localhost, or the node's name", http.StatusMisdirectedRequest)
 			return
 		}
 		handler.ServeHTTP(w, r)

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
 // TestOnlyByName: at a loopback address a page of another name gets nothing, whatever
-// leads it there; everywhere else names are the network's.
+// leads it there; everywhere else names are the network's, but for the status page.
 func TestOnlyByName(t *testing.T) {
 	served := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "metrics") })
 	for _, tt := range []struct {
@@ -34,11 +35,20 @@ func TestOnlyByName(t *testing.T) {
 		{"[::1]:10249", "rebound.example", 421},
 		{"0.0.0.0:10249", "node-1.example:10249", 200},
 		{"192.0.2.1:10249", "node-1.example", 200},
+		{"0.0.0.0:10249/", "192.0.2.1:10249", 200},
+		{"0.0.0.0:10249/", "node-1:10249", 200},
+		{"0.0.0.0:10249/", "rebound.example:10249", 421},
+		{"0.0.0.0:10249/page/page.js", "rebound.example:10249", 421},
+		{"192.0.2.1:10249/api/v1/services", "rebound.example", 421},
 	} {
-		r := httptest.NewRequest("GET", "/metrics", nil)
+		address, path, _ := strings.Cut(tt.address, "/")
+		if path == "" && address == tt.address {
+			path = "metrics"
+		}
+		r := httptest.NewRequest("GET", "/"+path, nil)
 		r.Host = tt.host
 		w := httptest.NewRecorder()
-		onlyByName(served, tt.address, []string{"node-1"}).ServeHTTP(w, r)
+		onlyByName(served, address, []string{"node-1"}).ServeHTTP(w, r)
 		if w.Code != tt.want {
 			t.Errorf("%s asked for %q: %d, want %d", tt.address, tt.host, w.Code, tt.want)
 		}
