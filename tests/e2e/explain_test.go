@@ -113,7 +113,7 @@ func (c *cluster) meetsEndpoints(from *host, network string, dst netip.AddrPort,
 	sees, missing := make(map[string]netip.Addr), make(map[string]bool)
 	for _, e := range x.Endpoints {
 		server := e.Endpoint.String()
-		for _, h := range []*host{c.a, c.b, c.r, c.s} {
+		for _, h := range []*host{c.a, c.b, c.r, c.s, c.node} {
 			if h.at(f, targetPort) == e.Endpoint {
 				server = h.Name()
 			}
@@ -155,11 +155,17 @@ func (c *cluster) explainable(t *testing.T) {
 	c.write(t, "sticky.yaml", withSlices(sticky(everywhere("sticky", 8), 600), c.a, c.b, c.r)...)
 	c.write(t, "sticky-local.yaml", withSlices(sticky(externalLocal(everywhere("sticky-local", 9)), 600), c.a, c.b, c.r)...)
 	c.write(t, "hints.yaml", withHints(withSlices(everywhere("hints", 10), c.a, c.r), zones("here"), zones("there"))...)
+	c.write(t, "host.yaml", withSlices(everywhere("host", 11), c.node, c.r)...)
+	for _, network := range networks {
+		for _, f := range families {
+			c.Serve(c.node.Namespace, network, c.node.at(f, targetPort), "node")
+		}
+	}
 }
 
 // explainableTo lists what can be asked of these Services, and what is none.
 func explainableTo(f family) (all []netip.AddrPort) {
-	for n := 1; n <= 10; n++ {
+	for n := 1; n <= 11; n++ {
 		all = append(all, frontends(n, f)...)
 	}
 	return append(all,
