@@ -25,8 +25,9 @@ func nobodys(a netip.Addr) string {
 // noHost says why an address cannot be an endpoint's, or an external IP; "" if it can:
 // the API server's rules (ValidateNonSpecialIP in pkg/apis/core/validation of Kubernetes).
 // Behind loopback and link-local addresses are services of the node that trust whoever
-// gets there, such as a cloud's metadata at 169.254.169.254. The kernel does not deliver
-// translated packets to 127.0.0.0/8 unless route_localnet is set, but does so to ::1.
+// gets there, such as a cloud's metadata at 169.254.169.254, which the node would fetch
+// for any client. To loopback the kernel lets only its own processes be translated, unless
+// route_localnet is set.
 func noHost(a netip.Addr) string {
 	if a.IsLinkLocalUnicast() {
 		return "a link-local address, which means something else on each link"
