@@ -28,7 +28,7 @@ func (r *packetReport) text(w io.Writer) {
 	r.affinity(w)
 	fmt.Fprintln(w, "\nStep by step")
 	stepsText(w, r.Steps)
-	for _, b := range r.Then {
+	for _, b := range sameSteps(r.Then) {
 		r.branch(w, b)
 	}
 	r.remarks(w)
@@ -196,6 +196,23 @@ func stepsText(w io.Writer, steps []explain.Step) {
 		}
 		fmt.Fprintf(w, "      %s\n", s.Says)
 	}
+}
+
+// sameSteps puts branches together whose rules are the same, whatever device each
+// leaves by: that is for other tables to mind, which are written of by themselves.
+func sameSteps(all []explain.Branch) (together []explain.Branch) {
+	for _, b := range all {
+		i := slices.IndexFunc(together, func(o explain.Branch) bool {
+			return o.Fate == b.Fate && slices.Equal(o.Steps, b.Steps) && (len(o.Endpoints) > 0) == (len(b.Endpoints) > 0)
+		})
+		if i < 0 {
+			b.Endpoints = slices.Clone(b.Endpoints)
+			together = append(together, b)
+			continue
+		}
+		together[i].Endpoints = append(together[i].Endpoints, b.Endpoints...)
+	}
+	return together
 }
 
 // branch writes the steps behind translation.
