@@ -121,9 +121,9 @@ func (o *listOptions) list(ctx context.Context) error {
 	if err != nil && (seen == nil || len(seen.found) == 0) {
 		return err
 	}
-	o.warn(seen)
 	ports := o.filter.Choose(seen.view)
 	view.Sort(ports, view.Order(o.sortBy))
+	o.warn(seen, ports)
 	if none := o.missing(seen.view); none != nil {
 		err = errors.Join(err, none)
 	}
@@ -131,14 +131,15 @@ func (o *listOptions) list(ctx context.Context) error {
 }
 
 // warn says what is wrong with the tables as a whole, beside what they hold.
-func (o *listOptions) warn(seen *sight) {
+func (o *listOptions) warn(seen *sight, ports []view.ServicePort) {
 	for _, found := range seen.found {
 		if found.Altered != nil {
 			fmt.Fprintf(o.complain, "kube-nft: table %s %s: %v; kube-nft run puts it right, and while it is stopped nobody does\n",
 				found.Schema.Family, nft.TableName, found.Altered)
 		}
 	}
-	if !seen.whole() {
+	torn := slices.ContainsFunc(ports, func(p view.ServicePort) bool { return p.Torn() })
+	if !seen.whole() && (torn || len(o.filter.Names) == 0) { // a few Services were read in no time
 		fmt.Fprintln(o.complain, "kube-nft: something was committed while the tables were read: parts may be older than others")
 	}
 	if n := seen.view.Unnamed; n > 0 {
@@ -165,7 +166,7 @@ func (o *listOptions) print(seen *sight, ports []view.ServicePort) error {
 		return printObjects(o.out, o.output, seen, ports)
 	case "name":
 		for i := range ports {
-			fmt.Fprintf(o.out, "%s\n", ports[i].Name)
+			fmt.Fprintln(o.out, printable(ports[i].Name.String()))
 		}
 		return nil
 	}

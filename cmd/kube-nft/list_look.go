@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/kube-nft/kube-nft/controller/view"
 	"github.com/kube-nft/kube-nft/nft"
@@ -29,20 +30,20 @@ func (s *sight) whole() bool {
 	return true
 }
 
-// lookAgainFor is how often tables are read in the hope that nothing changes
-// meanwhile. In a busy cluster something always does.
-const lookAgainFor = 3
+// lookAgainWithin is for how long tables are read again in the hope that nothing changes
+// meanwhile. In a busy cluster something always does, and large tables take longer.
+const lookAgainWithin = 500 * time.Millisecond
 
 // look reads all tables, and the endpoints of Service ports that are wanted. A
 // family without a table is fine, all of them without are an error. What could be
 // read is returned beside an error.
-func look(ctx context.Context, conn *kernel.Conn, wanted func(view.Name) bool) (seen *sight, err error) {
-	for range lookAgainFor {
-		if seen, err = lookOnce(ctx, conn, wanted); err != nil || seen.whole() {
+func look(ctx context.Context, conn *kernel.Conn, wanted func(view.Name) bool) (*sight, error) {
+	for begin := time.Now(); ; {
+		seen, err := lookOnce(ctx, conn, wanted)
+		if err != nil || seen.whole() || time.Since(begin) > lookAgainWithin {
 			return seen, err
 		}
 	}
-	return seen, nil
 }
 
 func lookOnce(ctx context.Context, conn *kernel.Conn, wanted func(view.Name) bool) (*sight, error) {
@@ -63,7 +64,7 @@ func lookOnce(ctx context.Context, conn *kernel.Conn, wanted func(view.Name) boo
 		case errors.Is(err, nft.ErrMissing):
 			missing++
 		case errors.Is(err, fs.ErrPermission):
-			return nil, cannotRead
+			return nil, errCannotRead
 		case err != nil:
 			errs = append(errs, err)
 		default:
@@ -72,7 +73,7 @@ func lookOnce(ctx context.Context, conn *kernel.Conn, wanted func(view.Name) boo
 		}
 	}
 	if missing == len(nft.Families) {
-		return nil, noTables
+		return nil, errNoTables
 	}
 	seen.view = view.Of(tables...)
 	return seen, errors.Join(errs...)
@@ -80,7 +81,7 @@ func lookOnce(ctx context.Context, conn *kernel.Conn, wanted func(view.Name) boo
 
 // What is wrong if nothing can be seen, with its mend.
 var (
-	noTables = fmt.Errorf("%w in any family: kube-nft has not run on this host (kube-nft run), or somebody removed what it made; "+
+	errNoTables = fmt.Errorf("%w in any family: kube-nft has not run on this host (kube-nft run), or somebody removed what it made; "+
 		"in a container, its network namespace has to be the host's", nft.ErrMissing)
-	cannotRead = fmt.Errorf("nftables cannot be read: run as root, or give the container CAP_NET_ADMIN: %w", fs.ErrPermission)
+	errCannotRead = fmt.Errorf("nftables cannot be read: run as root, or give the container CAP_NET_ADMIN: %w", fs.ErrPermission)
 )

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -182,25 +183,46 @@ func objectOfTable(found *kernel.Survey) tableObject {
 
 // printObjects writes Service ports as JSON or YAML.
 func printObjects(w io.Writer, form string, seen *sight, ports []view.ServicePort) error {
-	list := listObject{APIVersion: objectVersion, Kind: "ServicePortList", Tables: []tableObject{}, NodeAddresses: []netip.Addr{}, Items: make([]portObject, len(ports))}
+	list := listObject{APIVersion: objectVersion, Kind: "ServicePortList", Tables: []tableObject{}, NodeAddresses: []netip.Addr{}}
 	for _, found := range seen.found {
 		list.Tables = append(list.Tables, objectOfTable(found))
 	}
 	list.NodeAddresses = append(list.NodeAddresses, seen.view.NodeAddrs...)
+	if form == "yaml" {
+		return printYAML(w, &list, seen.view, ports)
+	}
+	list.Items = make([]portObject, len(ports))
 	for i := range ports {
 		list.Items[i] = objectOfPort(seen.view, &ports[i])
 	}
 	text, err := json.MarshalIndent(list, "", "  ")
 	if err != nil {
-		return fmt.Errorf("write %s: %w", form, err)
-	}
-	if form == "yaml" {
-		if text, err = yaml.JSONToYAML(text); err != nil {
-			return fmt.Errorf("write %s: %w", form, err)
-		}
-		_, err = w.Write(text)
-		return err
+		return fmt.Errorf("write json: %w", err)
 	}
 	_, err = fmt.Fprintf(w, "%s\n", text)
 	return err
+}
+
+// printYAML writes one item after the other: 10,000 Services as one document would take
+// the YAML library more than a gigabyte.
+func printYAML(out io.Writer, list *listObject, v *view.View, ports []view.ServicePort) error {
+	w := bufio.NewWriter(out)
+	head, err := yaml.Marshal(map[string]any{"apiVersion": list.APIVersion, "kind": list.Kind, "tables": list.Tables, "nodeAddresses": list.NodeAddresses})
+	if err != nil {
+		return fmt.Errorf("write yaml: %w", err)
+	}
+	_, _ = w.Write(head) // Flush tells
+	if len(ports) == 0 {
+		fmt.Fprintln(w, "items: []")
+	} else {
+		fmt.Fprintln(w, "items:")
+	}
+	for i := range ports {
+		item, err := yaml.Marshal([]portObject{objectOfPort(v, &ports[i])})
+		if err != nil {
+			return fmt.Errorf("write yaml: %w", err)
+		}
+		_, _ = w.Write(item) // Flush tells
+	}
+	return w.Flush()
 }

@@ -108,7 +108,7 @@ func top(ctx context.Context, out, notes io.Writer, o topOptions) error {
 	first, err := s.read(ctx, nil)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return cannotRead
+		return errCannotRead
 	case err != nil:
 		return err
 	case len(first.Rows) == 0:

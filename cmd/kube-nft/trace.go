@@ -88,7 +88,7 @@ func tracePackets(ctx context.Context, out, notes io.Writer, args []string, o tr
 	filter.Matches, err = target.matches(ctx, conn)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return cannotRead
+		return errCannotRead
 	case err != nil:
 		return err
 	}

@@ -10,7 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kube-nft/kube-nft/nft"
 )
@@ -227,8 +229,23 @@ func TestListFilters(t *testing.T) {
 			}
 		}
 	}
+	c.sameYAML(t)
 	if text, _ := command(t, c.node.Namespace, 0, "list", "--no-headers", "-n", "other"); strings.Contains(text, "SERVICE") || strings.Contains(text, "other") {
 		t.Errorf("headers, or the namespace that was asked for:\n%s", text)
+	}
+}
+
+// sameYAML checks that YAML says the same as JSON, of some and of none.
+func (c *cluster) sameYAML(t *testing.T) {
+	t.Helper()
+	for _, args := range [][]string{{"list"}, {"list", "-n", "nobody"}} {
+		j, _ := command(t, c.node.Namespace, 0, append(args, "-o", "json")...)
+		y, _ := command(t, c.node.Namespace, 0, append(args, "-o", "yaml")...)
+		var asJSON, asYAML any
+		c.Must(json.Unmarshal([]byte(j), &asJSON), yaml.Unmarshal([]byte(y), &asYAML))
+		if d := cmp.Diff(asJSON, asYAML); d != "" {
+			t.Errorf("%v: JSON and YAML differ:\n%s", args, d)
+		}
 	}
 }
 
