@@ -115,3 +115,98 @@ func BenchmarkRead(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkSurvey reads a table as somebody who only looks: frontends with their
+// counters, and then the endpoints of all of them or of a page of fifty.
+func BenchmarkSurvey(b *testing.B) {
+	lab := netlab.NewT(b)
+	eachSize(b, func(b *testing.B, s *nft.Schema, elements []nft.Element) {
+		ns := lab.Namespace(fmt.Sprintf("seen-%d", len(elements)))
+		programTable(b, ns, s, elements)
+		for _, page := range []int{0, 50, len(elements)} {
+			b.Run(fmt.Sprintf("endpoints-of-%d", min(page, len(elements)/(benchEndpoints+2))), func(b *testing.B) {
+				c := openBench(b, ns)
+				for b.Loop() {
+					survey(b, c, page)
+				}
+			})
+		}
+	})
+}
+
+// BenchmarkApplyBesideSurvey changes one endpoint, alone and while somebody reads the
+// table over and over: the difference is that the machine has less time, not that a
+// commit waits for a reader.
+func BenchmarkApplyBesideSurvey(b *testing.B) {
+	lab := netlab.NewT(b)
+	eachSize(b, func(b *testing.B, s *nft.Schema, elements []nft.Element) {
+		ns := lab.Namespace(fmt.Sprintf("busy-%d", len(elements)))
+		writer := programTable(b, ns, s, elements)
+		slot := elements[benchEndpoints-1]
+		moved := slot
+		moved.Value.To = netip.MustParseAddrPort("10.255.255.254:8080")
+		change := func(b *testing.B) {
+			for b.Loop() {
+				if err := writer.Apply(context.Background(), nft.Change{Schema: s, Delta: nft.Delta{Delete: []nft.Element{slot}, Add: []nft.Element{moved}}}); err != nil {
+					b.Fatal(err)
+				}
+				slot, moved = moved, slot
+			}
+		}
+		b.Run("alone", change)
+		b.Run("beside", func(b *testing.B) {
+			c := openBench(b, ns)
+			done := make(chan struct{})
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				for {
+					select {
+					case <-done:
+						return
+					default:
+						survey(b, c, len(elements))
+					}
+				}
+			}()
+			change(b)
+			close(done)
+			<-ended
+		})
+	})
+}
+
+func openBench(b *testing.B, ns *netlab.Namespace) *Conn {
+	b.Helper()
+	c, err := Open(Options{NetNS: ns.Fd()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	return c
+}
+
+// programTable makes a table of these elements.
+func programTable(b *testing.B, ns *netlab.Namespace, s *nft.Schema, elements []nft.Element) *Conn {
+	b.Helper()
+	c := openBench(b, ns)
+	t := nft.Table{Schema: s, Chains: []nft.Chain{{Kind: nft.Service, N: benchEndpoints}}, Elements: slices.Values(elements)}
+	if err := c.Reset(context.Background(), t); err != nil {
+		b.Fatal(err)
+	}
+	return c
+}
+
+// survey reads all frontends, and the endpoints of so many.
+func survey(b *testing.B, c *Conn, page int) {
+	ctx := context.Background()
+	found, err := c.Survey(ctx, nft.IPv4, func(uint64, nft.Element, uint64) {})
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	n := 0
+	if err := c.SurveyEndpoints(ctx, found, func(nft.Element) bool { n++; return n <= page }); err != nil {
+		b.Error(err)
+	}
+}
