@@ -118,6 +118,7 @@ func (g *gatherer) listeners() {
 		inodes[key] = append(inodes[key], len(g.facts.Listeners))
 		g.facts.Listeners = append(g.facts.Listeners, doctor.Listener{Addr: addr.Unmap(), Proto: proto, Port: uint16(port)})
 	}
+	//lint:ignore SA1019 what should be used instead, sock_diag, is a module that not every kernel has and no container can load
 	for _, list := range []func() (procfs.NetTCP, error){files.NetTCP, files.NetTCP6} {
 		lines, err := list()
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
