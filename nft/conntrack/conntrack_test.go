@@ -384,6 +384,13 @@ func TestWatch(t *testing.T) {
 	if e := <-told; e.Original.Dst != netip.MustParseAddrPort("10.96.0.10:53") || e.Reply.Src != netip.MustParseAddrPort("10.128.0.2:5353") {
 		t.Errorf("told of %+v", e)
 	}
+	// It waits longer than an answer may take.
+	quiet := time.After(answerLimit + answerLimit/4)
+	select {
+	case err := <-ended:
+		t.Fatalf("the watch ended: %v", err)
+	case <-quiet:
+	}
 	stop()
 	lab.Must(<-ended)
 }

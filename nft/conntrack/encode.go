@@ -14,7 +14,7 @@ import (
 
 // Messages of ctnetlink (linux/netfilter/nfnetlink_conntrack.h).
 const (
-	messageNew    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0
+	messageNew    = unix.NFNL_SUBSYS_CTNETLINK << 8
 	messageGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	messageDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
 )

@@ -88,6 +88,11 @@ func (s *socket) receive() ([]byte, error) {
 	if err := s.conn.SetReadDeadline(time.Now().Add(answerLimit)); err != nil {
 		return nil, err
 	}
+	return s.read()
+}
+
+// read waits for a datagram for as long as it takes: one that nobody asked for.
+func (s *socket) read() ([]byte, error) {
 	var n int
 	var err error
 	rerr := s.raw.Read(func(fd uintptr) bool {

@@ -45,7 +45,7 @@ func Watch(ctx context.Context, o Options, began func(*Entry), lost func()) erro
 	defer stop()
 	var e Entry
 	for {
-		datagram, err := s.receive()
+		datagram, err := s.read()
 		switch {
 		case ctx.Err() != nil:
 			return nil
