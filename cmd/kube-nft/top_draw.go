@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gdamore/tcell/v3"
+	"github.com/gdamore/tcell/v3/color"
 
 	"github.com/kube-nft/kube-nft/controller/load"
 	"github.com/kube-nft/kube-nft/controller/view"
@@ -20,9 +21,9 @@ var (
 	styleBold    = stylePlain.Bold(true)
 	styleFaint   = stylePlain.Dim(true)
 	styleCursor  = stylePlain.Reverse(true)
-	styleWarning = stylePlain.Foreground(tcell.ColorYellow)
-	styleAlarm   = stylePlain.Foreground(tcell.ColorRed).Bold(true)
-	styleTrend   = stylePlain.Foreground(tcell.ColorGreen)
+	styleWarning = stylePlain.Foreground(color.Yellow)
+	styleAlarm   = stylePlain.Foreground(color.Red).Bold(true)
+	styleTrend   = stylePlain.Foreground(color.Green)
 )
 
 // draw puts everything into the screen's cells; the terminal gets what differs.
@@ -75,7 +76,7 @@ func (ui *topUI) help(height int) {
 	if height < 8 {
 		return
 	}
-	words := "type to filter  arrows move, sort  Enter endpoints  Ctrl-R reverse  Space pause  q quit"
+	words := "q quit  letters filter  arrows move, sort  Enter endpoints  Space pause"
 	if ui.detail {
 		words = "Esc back  arrows another Service  q quit"
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -99,7 +100,7 @@ func (s *topSampler) miss() {
 	s.lost = true
 }
 
-// read makes a glance, and looks up the endpoints of those that are wanted.
+// read makes a reading, and looks up the endpoints of those that are wanted.
 func (s *topSampler) read(ctx context.Context, wanted []view.Name) (*glance, error) {
 	now := time.Now()
 	s.meter.Begin()
@@ -157,7 +158,7 @@ func (s *topSampler) readConntrack(ctx context.Context, now time.Time) (note str
 	case errors.Is(failed, fs.ErrPermission):
 		return "", failed
 	case failed != nil:
-		note = "endpoints are not known: " + failed.Error()
+		note = "endpoints are not known: " + strings.ReplaceAll(failed.Error(), "\n", ": ")
 	case sysctl("netfilter/nf_conntrack_events") == "0":
 		note = "endpoints are not known: net.netfilter.nf_conntrack_events is 0"
 	case lost:
