@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 	"nft/kernel":           {"nft", "nft/trace", "nft/wire"},
 	"nft/conntrack":        {"nft", "nft/wire"},
 	"nft/ruleset":          {"nft", "nft/wire"},
-	"nft/kubeproxy":        {"nft", "nft/wire"},
+	"nft/kubeproxy":        {"nft", "nft/conntrack", "nft/wire"},
 	"controller/model":     nil,
 	"controller/source":    nil,
 	"controller/config":    nil,

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,14 +22,16 @@ type proxyProcess struct {
 	pid  int
 	args []string
 	root string // where its file system is
+	// unsure: whether it is in this network namespace cannot be seen.
+	unsure bool
 }
 
 func (p proxyProcess) String() string {
 	return fmt.Sprintf("process %d (%s)", p.pid, filepath.Base(p.args[0]))
 }
 
-// proxiesHere finds the kube-proxies of this network namespace. Those of other PID
-// namespaces cannot be seen from a container that does not share the host's.
+// proxiesHere finds the kube-proxies of this network namespace, and those that may be in
+// it. From a container that does not share the host's PID namespace none is seen.
 func proxiesHere(proc string) (all []proxyProcess) {
 	own, err := os.Readlink(filepath.Join(proc, "self/ns/net"))
 	if err != nil {
@@ -49,8 +52,10 @@ func proxiesHere(proc string) (all []proxyProcess) {
 		if err != nil || !isProxy(args) {
 			continue
 		}
-		if ns, err := os.Readlink(filepath.Join(dir, "ns/net")); err == nil && ns == own {
-			all = append(all, proxyProcess{pid, args, filepath.Join(dir, "root")})
+		ns, err := os.Readlink(filepath.Join(dir, "ns/net"))
+		unsure := errors.Is(err, fs.ErrPermission)
+		if unsure || ns == own {
+			all = append(all, proxyProcess{pid, args, filepath.Join(dir, "root"), unsure})
 		}
 	}
 	return all
@@ -77,6 +82,9 @@ func stoppedHere(running []proxyProcess) error {
 	mend := "take it from this node first (docs/install.md, Node by node): its rules stay and carry packets"
 	if filepath.Base(running[0].args[0]) != "kube-proxy" {
 		mend = "start it with --disable-kube-proxy"
+	}
+	if running[0].unsure {
+		mend += "; if it is in another network namespace, which cannot be seen without CAP_SYS_PTRACE, --force"
 	}
 	return fmt.Errorf("%v runs, and would make its rules anew: %s", running[0], mend)
 }
@@ -123,6 +131,10 @@ func findConfig(file string, running []proxyProcess) (found proxyConfig, err err
 			return found, nil
 		}
 		file, found.from = filepath.Join(p.root, path), fmt.Sprintf("%s of %v", path, p)
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrPermission) {
+			found.from += ", which cannot be read from here: see --config"
+			return found, nil
+		}
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {

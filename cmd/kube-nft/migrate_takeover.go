@@ -28,7 +28,7 @@ func (o *migrateOptions) takeOver(ctx context.Context, w io.Writer) error {
 	}
 	if err := o.told(w, []check{
 		{"kube-nft runs here, and has programmed everything", programmedHere(ctx)},
-		{"kube-proxy has stopped", stoppedHere(proxiesHere("/proc"))},
+		{"no kube-proxy runs here that could be seen", stoppedHere(proxiesHere("/proc"))},
 		{fmt.Sprintf("each of %d frontends in kube-proxy's rules is in kube-nft's tables", len(found.Frontends())), missingHere(&found, served)},
 		{"no packet depends on kube-proxy's chain KUBE-FORWARD", acceptedHere(&found)},
 	}); err != nil {
@@ -108,7 +108,7 @@ const (
 // drainIPVS removes what is of the mode ipvs alone, as connections end.
 func (o *migrateOptions) drainIPVS(ctx context.Context, w io.Writer, found *kubeproxy.Found) error {
 	if o.drain == 0 {
-		return explainPermission(found.Remove(ctx))
+		return explainPermission(found.RemoveIPVS(ctx))
 	}
 	var told time.Time
 	for began := time.Now(); ; {

@@ -19,7 +19,7 @@ import (
 // Busy is what still needs the mode ipvs.
 type Busy struct {
 	Services    int // virtual services with connections
-	Connections int // of those, as IPVS counts them
+	Connections int // of those
 	Sockets     int // of this node's processes, connected from an address of kube-ipvs0
 }
 
@@ -46,17 +46,8 @@ func (f *Found) RemoveIdle(ctx context.Context) (Busy, error) {
 	}
 	if v != nil {
 		defer v.conn.Close()
-		for i := range f.Services {
-			if ctx.Err() != nil {
-				return busy, context.Cause(ctx)
-			}
-			n, err := v.removeIdle(&f.Services[i])
-			if err != nil {
-				return busy, err
-			}
-			if n > 0 {
-				busy.Services, busy.Connections = busy.Services+1, busy.Connections+n
-			}
+		if err := f.removeIdleServices(ctx, v, &busy); err != nil {
+			return busy, err
 		}
 	}
 	if f.Device != nil {
@@ -71,21 +62,34 @@ func (f *Found) RemoveIdle(ctx context.Context) (Busy, error) {
 		return busy, nil
 	}
 	rest := Found{IPSets: f.IPSets, Device: f.Device}
-	return busy, rest.removeIPVS(ctx)
+	return busy, rest.RemoveIPVS(ctx)
 }
 
-// removeIdle removes a service without connections, and returns how many there are.
-func (v *ipvs) removeIdle(s *VirtualService) (connections int, err error) {
-	if err := v.destinations(s); err != nil {
-		if isGone(err) {
-			return 0, nil
+func (f *Found) removeIdleServices(ctx context.Context, v *ipvs, busy *Busy) error {
+	open, err := v.open()
+	if err != nil {
+		return err
+	}
+	for i := range f.Services {
+		s := &f.Services[i]
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		return 0, err
+		if n := open[s.Frontend]; n > 0 {
+			busy.Services, busy.Connections = busy.Services+1, busy.Connections+n
+			continue
+		}
+		there, err := v.destinationsOf(s)
+		if err != nil {
+			return err
+		}
+		if there {
+			if err := v.removeIdle(ctx, s); err != nil {
+				return err
+			}
+		}
 	}
-	if n := s.Active + s.Inactive; n > 0 {
-		return n, nil
-	}
-	return 0, v.remove(s)
+	return nil
 }
 
 // sockets counts those that are connected and whose own address is the device's. One

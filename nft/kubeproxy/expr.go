@@ -136,13 +136,15 @@ func (r *rule) compare(field register, equal bool, value []byte) {
 }
 
 // match notes what a match of xtables wants (linux/netfilter/xt_tcpudp.h, xt_sctp.h,
-// xt_comment.h).
+// xt_comment.h, xt_nfacct.h).
 func (r *rule) match(name string, info []byte) {
 	ports := map[string]int{"tcp": 4, "udp": 4, "sctp": 0} // where the range of destination ports is
 	at, ok := ports[name]
 	switch {
 	case name == "comment":
 		r.comment = cstring(info)
+	case name == "nfacct":
+		r.account = cstring(info)
 	case ok && len(info) >= at+4:
 		first, last := binary.NativeEndian.Uint16(info[at:]), binary.NativeEndian.Uint16(info[at+2:])
 		if first == last {

@@ -51,6 +51,8 @@ type Rules struct {
 	// KUBE-FORWARD has accepted packets to Services before it came to that.
 	Accepts bool
 	edit    edit
+	// accounts are those of nfacct that rules in the chains count in.
+	accounts []string
 }
 
 // Kept is a chain that somebody else's rules jump to.

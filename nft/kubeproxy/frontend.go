@@ -66,6 +66,7 @@ type rule struct {
 	chain, target string // target is a chain that it jumps to
 	comment       string
 	handle        uint64 // nf_tables alone
+	account       string // that it counts in, of nfacct
 	// What it wants of a packet; zero is anything.
 	dst   netip.Prefix
 	proto nft.Proto

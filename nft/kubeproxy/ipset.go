@@ -5,9 +5,9 @@ package kubeproxy
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -90,8 +90,21 @@ func (s *socket) findSets() (names []string, nodePorts map[nodePort]bool, err er
 	return names, nodePorts, nil
 }
 
-// destroySet removes a set; one that is gone is no error.
+// errReferenced says that a rule asks a set.
+var errReferenced = errors.New("a rule that is not kube-proxy's asks it; remove that rule first")
+
+// destroySet removes a set; one that is gone is no error. nf_tables lets go of what
+// deleted rules have asked a moment after their transaction.
 func (s *socket) destroySet(name string) error {
+	err := s.tryDestroySet(name)
+	for try := 1; errors.Is(err, errReferenced) && try < attempts; try++ {
+		time.Sleep(50 * time.Millisecond)
+		err = s.tryDestroySet(name)
+	}
+	return explain("destroy ipset "+name, err)
+}
+
+func (s *socket) tryDestroySet(name string) error {
 	attrs := append(wire.AppendAttr(nil, ipsetAttrProtocol, ipsetProtocol), text(ipsetAttrName, name)...)
 	s.seq++
 	if err := s.send(request(nil, ipsets|ipsetDestroy, unix.NLM_F_ACK, s.seq, unix.AF_INET, attrs)); err != nil {
@@ -103,7 +116,7 @@ func (s *socket) destroySet(name string) error {
 	case errors.Is(err, unix.ENOENT):
 		return nil
 	case errors.As(err, &errno) && errno == ipsetReferenced:
-		return fmt.Errorf("ipset %s: a rule that is not kube-proxy's asks it; remove that rule first", name)
+		return errReferenced
 	}
-	return explain("destroy ipset "+name, err)
+	return err
 }

@@ -34,6 +34,9 @@ func (t *iptable) leftovers() Rules {
 		switch {
 		case ours[r.chain]:
 			found.InThem++
+			if slices.Contains(accounts, r.account) && !slices.Contains(found.accounts, r.account) {
+				found.accounts = append(found.accounts, r.account)
+			}
 		case !ours[r.target]:
 		case r.isJump(), t.forgotten(r.target):
 			found.edit.jumps = append(found.edit.jumps, r)

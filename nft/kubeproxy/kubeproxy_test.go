@@ -5,6 +5,7 @@ package kubeproxy
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -12,10 +13,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 	"github.com/kube-nft/kube-nft/tests/netlab"
 )
 
@@ -383,5 +387,117 @@ add mine 192.0.2.1
 	left, err := n.Run("ipset", "list", "-n")
 	if got := strings.Fields(left); err != nil || len(got) != 2 || !slices.Contains(got, "mine") || !slices.Contains(got, "KUBE-LOOP-BACK") {
 		t.Errorf("left: %q, %v", got, err)
+	}
+}
+
+// TestYield: new connections to an address of a device come from another one, and
+// afterwards no route to it is left. The kernel may have no dummies, so a bridge is in
+// kube-ipvs0's place.
+func TestYield(t *testing.T) {
+	l := netlab.NewT(t)
+	n := l.Namespace("node")
+	own := []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")}
+	service := []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:10:96::a")}
+	l.Must(n.Bridge("eth0"), n.Addr("eth0", netip.PrefixFrom(own[0], 24), netip.PrefixFrom(own[1], 64)))
+	routes := func() string {
+		return l.Run(n, "ip", "route", "show", "table", "local") + l.Run(n, "ip", "-6", "route", "show", "table", "local")
+	}
+	l.Must(n.IP("link add kube-ipvs0 type bridge"), n.IP("addr add 10.96.0.10/32 dev kube-ipvs0"), n.IP("addr add fd00:10:96::a/128 dev kube-ipvs0 nodad"))
+	for _, a := range service {
+		l.Serve(n, "tcp", netip.AddrPortFrom(a, 80), "self")
+		l.Eventually(5*time.Second, func() error {
+			got, err := n.Ask(t.Context(), "tcp", netip.AddrPortFrom(a, 80))
+			if err == nil && got.Source.Addr() != a {
+				err = fmt.Errorf("before, %v is asked from %v, want itself", a, got)
+			}
+			return err
+		})
+	}
+	index := 0
+	l.Must(n.Do(func() error {
+		link, err := net.InterfaceByName("kube-ipvs0")
+		index = link.Index
+		return err
+	}))
+	d := &Device{Index: index, Addrs: service, own: map[bool]netip.Addr{true: own[0], false: own[1]}}
+	for range 2 {
+		l.Must(n.Do(d.yield))
+		for i, a := range service {
+			if got := l.Ask(n, "tcp", netip.AddrPortFrom(a, 80)).Source.Addr(); got != own[i] {
+				t.Errorf("%v is asked from %v, want %v", a, got, own[i])
+			}
+		}
+	}
+	conn, err := n.Dial(t.Context(), "tcp", netip.AddrPortFrom(service[0], 80), netlab.From(service[0]))
+	l.Must(err)
+	for _, want := range []int{2, 0} { // both ends are here
+		got := -1
+		l.Must(n.Do(func() (err error) { got, err = d.sockets(); return err }))
+		if (got == 0) != (want == 0) {
+			t.Errorf("%d sockets, want %d", got, want)
+		}
+		conn.Close()
+		l.Must(n.Do(func() error {
+			return netlab.Poll(5*time.Second, func() error {
+				if got, err := d.sockets(); err != nil || got != 0 {
+					return fmt.Errorf("%d sockets, %v", got, err)
+				}
+				return nil
+			})
+		}))
+	}
+	l.Must(n.Do(d.remove), n.Do(d.remove))
+	for _, a := range service {
+		if left := routes(); strings.Contains(left, a.String()) {
+			t.Errorf("a route to %v is left:\n%s", a, left)
+		}
+	}
+}
+
+// TestAccounts: what kube-proxy's rules count in goes with them, and nothing else of
+// nfacct.
+func TestAccounts(t *testing.T) {
+	for _, b := range backends {
+		if b.family != nft.IPv4 {
+			continue
+		}
+		t.Run(string(b.name), func(t *testing.T) {
+			need(t, b.save)
+			n := netlab.NewT(t).Namespace("node")
+			do := func(typ uint16, flags uint16, attrs []byte) (names []string) {
+				t.Helper()
+				err := n.Do(func() error {
+					s, err := openSocket()
+					if err != nil {
+						return err
+					}
+					defer s.close()
+					s.seq++
+					if err := s.send(request(nil, unix.NFNL_SUBSYS_ACCT<<8|typ, flags, s.seq, unix.AF_UNSPEC, attrs)); err != nil {
+						return err
+					}
+					_, err = s.entries(func(body []byte) { names = append(names, cstring(wire.First(body, accountName))) })
+					return err
+				})
+				if err != nil {
+					t.Fatalf("nfacct: %v", err)
+				}
+				return names
+			}
+			for _, name := range []string{"mine", accounts[0]} {
+				do(0, unix.NLM_F_ACK|unix.NLM_F_CREATE, text(accountName, name))
+			}
+			restore(t, n, b.restore, `*filter
+:KUBE-FORWARD - [0:0]
+-A FORWARD -m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -m nfacct --nfacct-name ct_state_invalid_dropped_pkts -j DROP
+COMMIT
+`)
+			found := find(t, n)
+			remove(t, n, &found)
+			if got := do(1, unix.NLM_F_DUMP, nil); !slices.Equal(got, []string{"mine"}) {
+				t.Errorf("accounts %q, want mine", got)
+			}
+		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -34,7 +35,9 @@ func findDevice() (d *Device, local map[netip.Addr]bool, err error) {
 				return nil, nil, err
 			}
 			if dummy {
-				d = &Device{Index: link.Index, Addrs: plain(addrs)}
+				// The kernel gives a device its own link-local address.
+				bound := slices.DeleteFunc(plain(addrs), func(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() })
+				d = &Device{Index: link.Index, Addrs: bound}
 				continue
 			}
 		}
@@ -59,18 +62,18 @@ func ownAddr(network, outside string, local map[netip.Addr]bool) (own netip.Addr
 		}
 	}
 	for a := range local {
-		if a.Is4() == (network == "udp4") && !a.IsLoopback() && (!own.IsValid() || a.Less(own)) {
+		if a.Is4() == (network == "udp4") && a.IsGlobalUnicast() && (!own.IsValid() || a.Less(own)) {
 			own = a
 		}
 	}
 	return own
 }
 
-// plain leaves out link-local addresses, which the kernel gives a device.
+// plain returns addresses without their prefixes.
 func plain(addrs []net.Addr) (all []netip.Addr) {
 	for _, a := range addrs {
 		if n, ok := a.(*net.IPNet); ok {
-			if addr, ok := netip.AddrFromSlice(n.IP); ok && !addr.Unmap().IsLinkLocalUnicast() {
+			if addr, ok := netip.AddrFromSlice(n.IP); ok {
 				all = append(all, addr.Unmap())
 			}
 		}
@@ -111,51 +114,12 @@ func isDummy(index int) (bool, error) {
 
 // remove removes the device, and with it its addresses. One that is gone is no error.
 func (d *Device) remove() error {
+	if err := d.unroute(); err != nil {
+		return err
+	}
 	_, err := aboutLink(unix.RTM_DELLINK, netlink.Acknowledge, d.Index)
 	if errors.Is(err, unix.ENODEV) {
 		return nil
 	}
 	return explain("remove device "+device, permission(err))
-}
-
-// yield lets new connections of this node's processes to an address of the device come
-// from another one: the kernel would choose the address itself, with which they would
-// end. Routes in the table local say what it chooses (ip-route(8), src).
-func (d *Device) yield() error {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
-	if err != nil {
-		return explain("open rtnetlink", err)
-	}
-	defer conn.Close()
-	for _, a := range d.Addrs {
-		from := d.own[a.Is4()]
-		if !from.IsValid() {
-			continue // nothing to come from
-		}
-		if err := d.route(conn, a, from); err != nil {
-			return explain(fmt.Sprintf("route %s from %s", a, from), permission(err))
-		}
-	}
-	return nil
-}
-
-// route sets where packets to an address of the device come from, as
-//
-//	ip route replace local 10.96.0.10 dev kube-ipvs0 table local src 192.0.2.10
-//
-// does.
-func (d *Device) route(conn *netlink.Conn, to, from netip.Addr) error {
-	family, bits := uint8(unix.AF_INET), uint8(to.BitLen())
-	if to.Is6() {
-		family = unix.AF_INET6
-	}
-	header := []byte{family, bits, 0, 0, unix.RT_TABLE_LOCAL, unix.RTPROT_KERNEL, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0}
-	data := wire.AppendAttr(header, unix.RTA_DST, to.AsSlice()...)
-	data = wire.AppendAttr(data, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(d.Index))...)
-	add := netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_NEWROUTE, Flags: netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Replace},
-		Data:   wire.AppendAttr(append([]byte(nil), data...), unix.RTA_PREFSRC, from.AsSlice()...),
-	}
-	_, err := conn.Execute(add)
-	return err
 }

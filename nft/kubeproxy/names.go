@@ -72,6 +72,10 @@ var comments = []string{
 	"kubernetes ipvs access filter",
 }
 
+// accounts are those of nfacct that the mode iptables counts in (pkg/proxy/metrics);
+// kube-proxy's cleanup forgets them.
+var accounts = []string{"ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts"}
+
 // builtin are the chains of iptables that kube-proxy jumps from.
 var builtin = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
 

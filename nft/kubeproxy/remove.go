@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +18,7 @@ func (f *Found) Remove(ctx context.Context) error {
 	if err := f.RemoveRules(ctx); err != nil {
 		return err
 	}
-	return f.removeIPVS(ctx)
+	return f.RemoveIPVS(ctx)
 }
 
 // RemoveRules removes what is in packet filters: of nf_tables all at once, of
@@ -33,6 +34,41 @@ func (f *Found) RemoveRules(ctx context.Context) error {
 			if err := removeLegacy(ctx, r.Family, r.Table); err != nil {
 				return err
 			}
+		}
+	}
+	return f.removeAccounts()
+}
+
+// Of linux/netfilter/nfnetlink_acct.h.
+const (
+	deleteAccount = unix.NFNL_SUBSYS_ACCT<<8 | 3
+	accountName   = 1
+)
+
+// removeAccounts removes what rules counted in. One that is gone is no error, nor one
+// that somebody else's rule counts in.
+func (f *Found) removeAccounts() error {
+	var names []string
+	for _, r := range f.Rules {
+		names = append(names, r.accounts...)
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if len(names) == 0 {
+		return nil
+	}
+	s, err := openSocket()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for _, name := range names {
+		s.seq++
+		if err := s.send(request(nil, deleteAccount, unix.NLM_F_ACK, s.seq, unix.AF_UNSPEC, text(accountName, name))); err != nil {
+			return err
+		}
+		if _, err := s.entries(func([]byte) {}); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
+			return explain("delete account "+name+" of nfacct", err)
 		}
 	}
 	return nil
@@ -85,9 +121,10 @@ func (f *Found) batch(b *batch) {
 	}
 }
 
-// removeIPVS removes what is of the mode ipvs alone. The sets that know node ports go
+// RemoveIPVS removes what is of the mode ipvs alone, and ends connections that go through
+// IPVS; RemoveIdle does not. The sets that know node ports go
 // when the services are gone, so that a second run finds what a first one left.
-func (f *Found) removeIPVS(ctx context.Context) error {
+func (f *Found) RemoveIPVS(ctx context.Context) error {
 	if len(f.Services) > 0 {
 		v, err := openIPVS()
 		if err != nil || v == nil {
