@@ -183,9 +183,14 @@ func TestLostNotifications(t *testing.T) {
 		s.Must(unix.Kill(s.agent.PID(), unix.SIGSTOP))
 		before, err := s.dropped()
 		s.Must(err)
-		for range 40 {
-			s.Must(n.commit(1000))
-		}
+		// However large its socket's buffer is.
+		s.must("a full socket", soon, func() error {
+			s.Must(n.commit(4000))
+			if now, err := s.dropped(); err != nil || now == before {
+				return fmt.Errorf("nothing was dropped, %v", err)
+			}
+			return nil
+		})
 		s.Must(s.node.NFT("delete element ip kube-nft KUBE-CLUSTER-IP { " + moving(0).clusterIP()[0].String() + " }\n" +
 			"add element ip6 kube-nft KUBE-CLUSTER-IP { fd00:10:96::beef }"))
 		after, err := s.dropped()
