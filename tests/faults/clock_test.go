@@ -55,7 +55,7 @@ func TestClockJumps(t *testing.T) {
 		s.injector.Skew(skew)
 		s.objects.put(t, moving(step+1).objects()...)
 		s.right(soon)
-		s.Must(s.logged(skew))
+		s.Eventually(soon, func() error { return s.logged(skew) }) // it is written after the commit
 		s.injector.Set(inject.Times(2, inject.Fail(unix.ENOBUFS), inject.Of(inject.Send, inject.Transaction)))
 		began := time.Now()
 		s.objects.put(t, moving(step).objects()...)
