@@ -124,7 +124,6 @@ func (c *Controller) lookStep(ctx context.Context) error {
 		return err
 	case c.tables[k.table].resync:
 		// It is compared as a whole now, and looked at again after that.
-		c.heal.busy = true
 		k.next = time.Now().Add(lookPause)
 		return c.pass(ctx)
 	case !ended && (!k.suspects.none() || k.wary == 1):

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/kube-nft/kube-nft/controller/source"
 	"github.com/kube-nft/kube-nft/nft"
@@ -109,24 +107,12 @@ func TestCrowdedService(t *testing.T) {
 	}
 }
 
-// TestRepair: whatever others do to the table, the running controller puts it right.
+// TestRepair: whatever others do to the table, one thing after the other, the running
+// controller puts it right.
 func TestRepair(t *testing.T) {
 	lab := netlab.NewT(t)
 	ns := lab.Namespace("node")
-	conn := openKernel(t, ns)
-	config, programmed := testConfig(), make(chan struct{})
-	first := sync.OnceFunc(func() { close(programmed) })
-	config.Committed = func(Commit) { first() }
-	c := New(config, conn)
-	load := &source.Synthetic{Services: 20, Endpoints: 3, DualStack: true}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx, load) }()
-	select {
-	case <-programmed:
-	case <-time.After(10 * time.Second):
-		t.Fatal("not programmed")
-	}
+	running(t, ns, testConfig(), &source.Synthetic{Services: 20, Endpoints: 3, DualStack: true})
 	want, err := ns.Ruleset()
 	lab.Must(err)
 	for _, script := range []string{
@@ -139,23 +125,13 @@ func TestRepair(t *testing.T) {
 		"delete table ip kube-nft",
 		"flush ruleset",
 	} {
-		// A change between the first commit and the subscription is not heard:
-		// make it again until it is.
-		lab.Eventually(10*time.Second, func() error {
-			if err := ns.NFT(script); err != nil {
-				return err
+		lab.Must(ns.NFT(script))
+		lab.Eventually(2*lastWait, func() error {
+			if rules, err := ns.Ruleset(); err != nil || !sameTables(rules, want) {
+				return errors.Join(err, errors.New("not repaired after: "+script))
 			}
-			return netlab.Poll(time.Second, func() error {
-				if rules, err := ns.Ruleset(); err != nil || !sameTables(rules, want) {
-					return errors.Join(err, errors.New("not repaired after: "+script))
-				}
-				return nil
-			})
+			return nil
 		})
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }
 

@@ -16,7 +16,7 @@ type healing struct {
 	fight fight
 	// mendAt is when the tables that were touched are to be put right; zero is never.
 	mendAt time.Time
-	// busy: the pass under way repairs something.
+	// busy: the pass under way repairs what somebody has told of.
 	busy  bool
 	check fullCheck
 	// alarm rings when the first of all this is due.
@@ -248,14 +248,8 @@ func firstOf(d nft.Delta) string {
 	return d.Delete[0].String()
 }
 
-// settle notes that a pass ended which repaired something: well, or with an error.
+// settle notes that a pass ended, well or with an error, and what it repaired.
 func (c *Controller) settle(start time.Time, err error) {
-	h := &c.heal
-	if !h.busy {
-		return
-	}
-	h.busy = false
-	now := time.Now()
 	for _, t := range c.tables {
 		if err == nil && !t.healing.none() {
 			if t.did != "" {
@@ -264,6 +258,12 @@ func (c *Controller) settle(start time.Time, err error) {
 			t.healing = touched{}
 		}
 	}
+	h := &c.heal
+	if !h.busy {
+		return // nobody has provoked it: the check found something
+	}
+	h.busy = false
+	now := time.Now()
 	if h.fight.repaired(now, now.Sub(start)) {
 		c.tellFight(now)
 	}

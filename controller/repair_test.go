@@ -111,10 +111,10 @@ func TestRepairKinds(t *testing.T) {
 		{"delete table ip kube-nft", "ip table", false, -1},
 		{"flush ruleset", "ip table, ip6 table", false, -1},
 	} {
-		lab.Must(netlab.Poll(5*time.Second, func() error { return c.calm() }))
+		lab.Must(netlab.Poll(2*lastWait, func() error { return c.calm() }))
 		begin := time.Now()
 		lab.Must(ns.NFT(tc.script))
-		lab.Must(netlab.Poll(5*time.Second, func() error {
+		lab.Must(netlab.Poll(2*lastWait, func() error {
 			rules, err := ns.Ruleset()
 			if err == nil && !sameTables(uncounted(rules), uncounted(want)) {
 				err = fmt.Errorf("not repaired after %s:\n%s", tc.script, cmp.Diff(sorted(uncounted(want)), sorted(uncounted(rules))))
@@ -135,7 +135,7 @@ func TestRepairKinds(t *testing.T) {
 			}
 			n = r.Elements
 			kinds = append(kinds, fmt.Sprint(r.Family, " ", r.Kind))
-			if r.By.Name != "nft" || r.By.PID == 0 || r.Missed || r.What == "" || r.Took <= 0 || r.Took > time.Second {
+			if r.By.Name != "nft" || r.By.PID == 0 || r.Missed || r.What == "" || r.Took <= 0 {
 				t.Errorf("%s: %+v", tc.script, r)
 			}
 		}
@@ -171,7 +171,7 @@ func (c *Controller) idle() error {
 func (c *Controller) calm() error {
 	c.repairs.mu.Lock()
 	defer c.repairs.mu.Unlock()
-	if f := c.repairs.fight; f.count > 0 && time.Since(f.ended) < calm+10*time.Millisecond {
+	if f := c.repairs.fight; f.count > 0 && time.Since(f.ended) < max(calm, 2*f.delay, restful*f.took)+10*time.Millisecond {
 		return errors.New("a repair was just made")
 	}
 	return nil
@@ -301,10 +301,11 @@ func TestVandals(t *testing.T) {
 					}
 				}
 			})
+			pauses := rand.New(rand.NewPCG(seed, 11))
 			for event := range source.Events(seed, steps) {
 				event.Apply(sink)
 				event.Apply(mirror.queue)
-				time.Sleep(time.Duration(v.rnd.IntN(10)) * time.Millisecond)
+				time.Sleep(time.Duration(pauses.IntN(10)) * time.Millisecond)
 			}
 			close(stopped)
 			vandals.Wait()

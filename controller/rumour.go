@@ -68,6 +68,7 @@ func (t *touched) add(by nft.Process, of nft.Touched, now time.Time) {
 		t.constant = of.Constant
 	}
 	if t.whole() {
+		t.bound()
 		return
 	}
 	for _, e := range of.Elements {

@@ -39,6 +39,7 @@ type programming struct {
 	elements int
 	passes   int
 	changed  chan struct{} // holds one word that something changed
+	log      netlab.Output
 }
 
 func (p *programming) committed(c controller.Commit) {
@@ -85,7 +86,7 @@ func (c *cluster) control(t *testing.T, first func(source.Sink)) (source.Sink, *
 		NodeName:  "node-0",
 		Rules:     controller.Rules{Options: map[nft.Family]nft.Options{nft.IPv4: {Counters: true}, nft.IPv6: {Counters: true}}},
 		NodeIPs:   func() []netip.Addr { return outside[:] },
-		Logger:    slog.New(slog.DiscardHandler),
+		Logger:    slog.New(slog.NewTextHandler(&p.log, nil)),
 		Committed: p.committed,
 	}, conn)
 	src := feed{first, make(chan source.Sink, 1)}
@@ -96,6 +97,9 @@ func (c *cluster) control(t *testing.T, first func(source.Sink)) (source.Sink, *
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("controller: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("%s", &p.log)
 		}
 		c.Must(conn.Close())
 	})

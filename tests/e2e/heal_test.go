@@ -187,7 +187,11 @@ func TestHealScale(t *testing.T) {
 		all := time.Since(begin)
 		time.Sleep(50 * time.Millisecond)
 		p.stop()
-		t.Logf("%-22s not served for %4d ms, all put right after %4d ms (nft itself %d ms)", tt.name, p.outage(begin).Milliseconds(), all.Milliseconds(), did.Milliseconds())
+		took := p.outage(begin)
+		t.Logf("%-22s not served for %4d ms, all put right after %4d ms (nft itself %d ms)", tt.name, took.Milliseconds(), all.Milliseconds(), did.Milliseconds())
+		if took > 3*time.Second {
+			t.Errorf("not served for %v", took)
+		}
 		time.Sleep(max(1100*time.Millisecond, 5*all)) // repairs one after the other wait longer
 		c.Must(c.node.FlushConntrack())
 	}
