@@ -59,7 +59,7 @@ var (
 	markConflict = &Kind{"mark-conflict", Warning, "another table or policy routing uses the bit of the packet mark that asks for masquerading",
 		"packets are masqueraded that should not be, or the other way round, or are routed or filtered otherwise", "give kube-nft another bit: --iptables-masquerade-bit N, or nftables.masqueradeBit in the configuration"}
 	traceLeft = &Kind{"trace-table", Note, "the table of `kube-nft trace` is there",
-		"a trace costs packets time; it goes by itself when the trace ends", "end that trace, or nft delete table inet kube-nft-trace"}
+		"a trace costs packets time; it goes by itself when the trace ends", "end that trace (ps -ef | grep 'kube-nft trace'): the table belongs to it, and goes with it"}
 
 	nodePortListener = &Kind{"port-shadowed", Warning, "a process listens on an address and port that are a frontend of a Service",
 		"packets from elsewhere go to the Service, the process does not get them", "give the process, or the Service, another port"}
