@@ -206,7 +206,9 @@ func TestHealLearned(t *testing.T) {
 		for _, from := range []*host{c.client, c.node, c.b} {
 			for f := range families {
 				for _, network := range networks {
-					c.served(t, from, network, netip.AddrPortFrom(clusterIP(1)[f], 80), eitherSource, "a", "b")
+					if _, err := from.ask(network, netip.AddrPortFrom(clusterIP(1)[f], 80), patience); err != nil {
+						t.Errorf("from %s: %v", from.Name(), err)
+					}
 				}
 			}
 		}
@@ -217,6 +219,9 @@ func TestHealLearned(t *testing.T) {
 		if !strings.Contains(metrics, want+"\n") {
 			t.Errorf("no %s in\n%s", want, metrics)
 		}
+	}
+	if n := c.proxy.count("were lost"); n > 0 {
+		t.Error("notifications are said to be lost")
 	}
 }
 
