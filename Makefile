@@ -100,8 +100,8 @@ lint: ## gofmt, vet, staticcheck, a tidy go.mod
 	$(GO) mod tidy -diff
 	cd tests/compare && $(GO) vet ./... && $$(cd ../.. && $(GO) tool -n staticcheck) ./... && $(GO) mod tidy -diff
 
-update: ## rewrite the golden files, and deploy/kube-nft.yaml
-	$(GO) test ./nft/kernel ./tests ./controller/config ./tests/manifests -update
+update: ## rewrite the golden files, docs/man, what documentation is made from code, and deploy/kube-nft.yaml
+	$(GO) test ./nft/kernel ./tests ./controller/config ./cmd/kube-nft ./tests/manifests -update
 
 image: ## a container image with nothing but the binary
 	docker build -t kube-nft .
