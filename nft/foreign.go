@@ -55,8 +55,8 @@ type Touched struct {
 	Clients []Port
 }
 
-// MaxTouched bounds the elements that a Touched lists: as many are looked up by their
-// keys in some 50 ms.
+// MaxTouched bounds the elements that a Touched lists: where there are more, the set is
+// looked at as a whole.
 const MaxTouched = 20_000
 
 // Element notes an element, or its set if there are too many.
