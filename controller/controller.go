@@ -220,6 +220,7 @@ func (c *Controller) Run(ctx context.Context, src source.Source) error {
 		do := c.pass
 		select {
 		case <-ctx.Done():
+			c.leave(ctx)
 			return nil
 		case err := <-sourceDone:
 			if err != nil {

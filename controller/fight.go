@@ -7,9 +7,9 @@ import (
 )
 
 // fight decides how long a repair waits. Alone it is made at once. Where somebody goes
-// on changing what was put right, each repair waits twice as long as the one before, so
-// that the two of them cannot keep a processor busy, and one who does so for a second
-// is not answered for much longer than a second after it ends.
+// on changing what was put right, each repair waits twice as long as the one before, but
+// no longer than is needed that the two of them cannot keep a processor busy: while it
+// waits packets may miss.
 type fight struct {
 	delay time.Duration // that the repair to come waits, or the last one has
 	took  time.Duration // how long the last repair took
@@ -21,8 +21,12 @@ type fight struct {
 
 const (
 	firstWait = 10 * time.Millisecond
-	// lastWait bounds the delay: well below what health allows a change to wait.
-	lastWait = 10 * time.Second
+	// The delay ends to grow at so many times what a repair takes: 5 % of a processor.
+	thrifty = 20
+	// It does so between these: not sooner, because whoever changes something does more
+	// than we know; and well below what health allows a change to wait.
+	briefWait = 200 * time.Millisecond
+	lastWait  = 10 * time.Second
 	// calm is after how long a change has nothing to do with the last repair.
 	calm = time.Second
 	// A repair costs no more than one part in restful of the time until the next one.
@@ -48,7 +52,7 @@ func (f *fight) provoked(now time.Time) time.Duration {
 	case f.count == 0 || since > max(calm, 2*f.delay, restful*f.took):
 		f.delay = 0
 	default:
-		f.delay = min(max(firstWait, 2*f.delay, restful*f.took), lastWait)
+		f.delay = min(max(firstWait, 2*f.delay, restful*f.took), max(briefWait, thrifty*f.took), lastWait)
 	}
 	return f.delay
 }

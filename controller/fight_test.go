@@ -18,8 +18,10 @@ func TestFight(t *testing.T) {
 		most   int           // repairs in that minute
 		spoken bool
 	}{
-		{"at once", 0, time.Millisecond, lastWait, 17, true},
-		{"ten a second", 100 * time.Millisecond, time.Millisecond, lastWait, 17, true},
+		{"at once", 0, time.Millisecond, briefWait, 310, true},
+		{"at once, not cheap", 0, 100 * time.Millisecond, 2 * time.Second, 35, true},
+		{"at once, dear", 0, time.Second, lastWait, 10, true},
+		{"ten a second", 100 * time.Millisecond, time.Millisecond, briefWait, 210, true},
 		{"now and then", 3 * time.Second, time.Millisecond, 0, 20, true},
 		{"rarely", 30 * time.Second, time.Millisecond, 0, 2, false},
 		{"now and then, dear", 3 * time.Second, time.Second, lastWait, 10, true},
