@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -44,11 +45,33 @@ type holder struct {
 
 // stranger reports whether the holder is none that kube-nft would obey. kube-nft
 // listens as soon as it has the name; whoever does not is no kube-nft.
-func (h holder) stranger() bool { return !h.listens || !trusted(h.uid) }
+func (h holder) stranger() bool { return !h.listens || !trusted(h.uid) && !mayChange(h.pid) }
 
 // trusted reports whether a user may ask us, and may be a kube-nft: root, who can do
 // as he likes to our tables, and our own user.
 func trusted(uid int) bool { return uid == 0 || uid == os.Geteuid() }
+
+// mayChange reports whether a process can do as it likes to our tables whoever its user
+// is, as a kube-nft with nothing but CAP_NET_ADMIN: in a user namespace of its own it
+// would be a capability over something else.
+func mayChange(pid int) bool {
+	if pid == 0 {
+		return false
+	}
+	proc := "/proc/" + strconv.Itoa(pid)
+	its, err := os.Readlink(proc + "/ns/user")
+	if ours, ourErr := os.Readlink("/proc/self/ns/user"); err != nil || ourErr != nil || its != ours {
+		return false
+	}
+	status, err := os.ReadFile(proc + "/status")
+	if err != nil {
+		return false
+	}
+	_, caps, _ := strings.Cut(string(status), "CapEff:")
+	line, _, _ := strings.Cut(caps, "\n")
+	set, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+	return err == nil && set&(1<<unix.CAP_NET_ADMIN) != 0
+}
 
 func (h holder) String() string {
 	switch {
