@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,7 +31,12 @@ seconds, and leaves nothing behind: this host's network is not touched.`,
   sudo kube-nft demo --manifests deploy/demo --short
   sudo kube-nft demo --shell`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return demo(cmd.Context(), cmd.OutOrStdout(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			// Who loses the terminal wants nothing left behind either.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+			defer stop()
+			return demo(ctx, cmd.OutOrStdout(), o)
+		},
 	}
 	cmd.Flags().StringVar(&o.manifests, "manifests", "deploy/demo", "directory of Services and EndpointSlices; every endpoint becomes a pod")
 	cmd.Flags().BoolVar(&o.short, "short", false, "do not print the table")

@@ -87,8 +87,21 @@ type logLine struct {
 	Level    slog.Level    `json:"level"`
 	Msg      string        `json:"msg"`
 	Err      string        `json:"err"`
+	Table    string        `json:"table"`
+	Process  string        `json:"process"`
 	Batches  int           `json:"batches"`
 	Duration time.Duration `json:"duration"`
+}
+
+// text tells of a line in few words.
+func (in logLine) text() string {
+	text := "kube-nft: " + in.Msg
+	for _, more := range []string{in.Table, in.Process, in.Err} {
+		if more != "" {
+			text += ": " + more
+		}
+	}
+	return text
 }
 
 // Write implements io.Writer.
@@ -119,7 +132,7 @@ func (l *proxyLog) add(line string) {
 		l.commits += in.Duration
 	}
 	if in.Level >= slog.LevelWarn {
-		l.note("kube-nft: " + strings.TrimSuffix(in.Msg+": "+in.Err, ": "))
+		l.note(in.text())
 	}
 }
 

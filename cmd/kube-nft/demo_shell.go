@@ -44,7 +44,7 @@ func (d *demonstration) shell(ctx context.Context) error {
 	flow, stop := context.WithCancel(ctx)
 	defer stop()
 	var sending sync.WaitGroup
-	for _, r := range routes(d.services, d.cluster) {
+	for _, r := range append(routes(d.services, d.cluster), d.clusterIPRoutes()...) {
 		sending.Go(func() { d.keepSending(flow, r) })
 	}
 	cmd := d.cluster.node.Command(ctx, shellProgram(), shellArgs()...)

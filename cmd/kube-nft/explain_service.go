@@ -250,7 +250,11 @@ func (r *serviceReport) text(w io.Writer) {
 		if len(f.Sources) > 0 {
 			leads = append(leads, "only from "+join(f.Sources))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", f.Frontend, f.Kind, strings.TrimPrefix(strings.TrimPrefix(f.Port, r.Name), ":"), f.Connections, leads[0])
+		at := f.Frontend
+		if strings.HasPrefix(at, "node port") { // of both families
+			at += ", " + f.Family
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", at, f.Kind, strings.TrimPrefix(strings.TrimPrefix(f.Port, r.Name), ":"), f.Connections, leads[0])
 		for _, more := range leads[1:] {
 			fmt.Fprintf(t, "\t\t\t\t%s\n", more)
 		}

@@ -153,7 +153,7 @@ func (o *listOptions) missing(v *view.View) error {
 	for _, name := range o.filter.Names {
 		f := view.Filter{Namespace: o.filter.Namespace, Names: []string{name}}
 		if !slices.ContainsFunc(v.Ports, func(p view.ServicePort) bool { return f.May(p.Name) }) {
-			errs = append(errs, fmt.Errorf("the tables of this host have no Service %q: it is headless, of another proxy, or not programmed (see kube-nft explain)", name))
+			errs = append(errs, fmt.Errorf("the tables of this host have no Service %q: in this namespace and at this port, if one was named: it is misspelt, headless, of another proxy, or another Service has its addresses: kube-nft explain NAMESPACE/SERVICE says which", name))
 		}
 	}
 	return errors.Join(errs...)

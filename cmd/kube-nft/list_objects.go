@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -96,7 +95,7 @@ func familyName(f nft.Family) string {
 
 func objectOfPort(v *view.View, p *view.ServicePort) portObject {
 	o := portObject{
-		Namespace: p.Namespace, Service: p.Service, Port: p.Name.Port, Protocol: strings.ToUpper(p.Protocol.String()),
+		Namespace: p.Namespace, Service: p.Service, Port: p.Name.Port, Protocol: p.Protocol.String(),
 		State: p.Worst().String(), Connections: p.Connections(),
 		Frontends: make([]frontendObject, len(p.Frontends)), Endpoints: []endpointObject{},
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -59,7 +60,7 @@ family in which a Service port is a map element, and changes it by netlink, in
 proportion to what changed.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noArgs,
+		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
@@ -79,6 +80,18 @@ proportion to what changed.`,
 	)
 	completeFlags(root)
 	return root
+}
+
+// knownCommand refuses a word that is no command, and says which may have been meant.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 || args[0] == "" {
+		return noArgs(cmd, args)
+	}
+	meant := ""
+	if cmd.SuggestionsMinimumDistance = 2; len(cmd.SuggestionsFor(args[0])) > 0 {
+		meant = fmt.Sprintf(", did you mean %s?", strings.Join(cmd.SuggestionsFor(args[0]), " or "))
+	}
+	return fmt.Errorf("unknown command %q%s; %w", args[0], meant, errUsage)
 }
 
 // noArgs refuses positional arguments, which are always a mistake here.

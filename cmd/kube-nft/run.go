@@ -99,6 +99,11 @@ func (o *runOptions) checkOwn(p plan) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("%w\n%w", err, errUsage)
 	}
+	if o.manifests != "" { // before anything of the host is changed
+		if _, err := os.Stat(o.manifests); err != nil {
+			return fmt.Errorf("--manifests: %w", err)
+		}
+	}
 	return nil
 }
 

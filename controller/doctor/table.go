@@ -21,7 +21,11 @@ func checkTables(f *Facts) (all []Finding) {
 		name := "table " + tableOf(family.Family)
 		switch family.State {
 		case Missing:
-			all = append(all, tableMissing.at(name, "no %s: no %s Service is served here", name, ipName(family.Family)))
+			missing := tableMissing.at(name, "no %s: no %s Service is served here", name, ipName(family.Family))
+			if f.Running.State == Runs && f.Running.Programmed {
+				missing = missing.mend("stop who removes it again and again: the log of kube-nft, which runs (%s), names the process; docs/heal.md", f.Running.Detail)
+			}
+			all = append(all, missing)
 		case Foreign:
 			all = append(all, tableForeign.at(name, "%s", family.Detail).mend("nft delete table %s, if nobody needs it", tableOf(family.Family)))
 		case OtherSchema:
