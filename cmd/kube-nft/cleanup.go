@@ -45,9 +45,5 @@ func cleanup(ctx context.Context, w io.Writer) error {
 			fmt.Fprintf(w, "no table %s %s\n", f, nft.TableName)
 		}
 	}
-	traces, err := conn.DeleteTrace(ctx)
-	for _, name := range traces {
-		fmt.Fprintf(w, "deleted table %s\n", name)
-	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(errs...)
 }
