@@ -21,11 +21,11 @@ func Find(ctx context.Context) (Found, error) {
 		return found, err
 	}
 	defer s.close()
+	if err := found.addNFT(ctx, s); err != nil {
+		return found, err
+	}
 	for _, f := range nft.Families {
-		if err := ctx.Err(); err != nil {
-			return found, context.Cause(ctx)
-		}
-		if err := found.addRules(s, f); err != nil {
+		if err := found.addLegacy(ctx, f); err != nil {
 			return found, err
 		}
 	}
@@ -36,22 +36,40 @@ func Find(ctx context.Context) (Found, error) {
 	return found, nil
 }
 
-// addRules adds what is in packet filters of a family.
-func (f *Found) addRules(s *socket, family nft.Family) error {
-	tables, frontends, err := s.findTables(family)
-	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // no IPv6 in this kernel
+// addNFT adds what is in nf_tables. What is removed by its handle later must be what was
+// seen here: handles are given out anew when somebody makes a table anew. So the
+// generation is read first.
+func (f *Found) addNFT(ctx context.Context, s *socket) (err error) {
+	if f.generation, err = s.generation(); err != nil {
+		return explain("read the generation of nf_tables", err)
 	}
-	if err != nil {
-		return err
+	for _, family := range nft.Families {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		tables, frontends, err := s.findTables(family)
+		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+			continue // no IPv6 in this kernel
+		}
+		if err != nil {
+			return err
+		}
+		f.Tables, f.frontends = append(f.Tables, tables...), append(f.frontends, frontends...)
+		rules, frontends, err := s.findNFT(family)
+		if err != nil {
+			return err
+		}
+		f.Rules, f.frontends = append(f.Rules, rules...), append(f.frontends, frontends...)
 	}
-	f.Tables, f.frontends = append(f.Tables, tables...), append(f.frontends, frontends...)
-	rules, frontends, err := s.findNFT(family)
-	if err != nil {
-		return err
+	return nil
+}
+
+// addLegacy adds what a family has in iptables-legacy.
+func (f *Found) addLegacy(ctx context.Context, family nft.Family) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	f.Rules, f.frontends = append(f.Rules, rules...), append(f.frontends, frontends...)
-	rules, frontends, err = findLegacy(family)
+	rules, frontends, err := findLegacy(family)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,8 @@ type Found struct {
 	Device   *Device  // nil is none
 
 	frontends []Frontend
+	// generation of nf_tables in which it was found.
+	generation uint32
 }
 
 // Table is one of the mode nftables.

@@ -236,6 +236,37 @@ func TestIPTables(t *testing.T) {
 	}
 }
 
+// TestMadeAnew: rules that have got the handles of those that were found, in a table that
+// was made anew meanwhile, stay; kube-proxy's go.
+func TestMadeAnew(t *testing.T) {
+	for _, b := range backends {
+		if b.name != IPTablesNFT {
+			continue
+		}
+		t.Run(b.family.String(), func(t *testing.T) {
+			need(t, b.save)
+			n := netlab.NewT(t).Namespace("node")
+			const chain = "*nat\n:KUBE-SERVICES - [0:0]\n"
+			restore(t, n, b.restore, chain+`-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES`+"\nCOMMIT\n")
+			found := find(t, n)
+			if err := n.NFT("flush ruleset"); err != nil {
+				t.Fatal(err)
+			}
+			others := "*nat\n"
+			for port := range 20 { // as many as there are handles in use, and more
+				others += fmt.Sprintf("-A PREROUTING -p tcp -m tcp --dport %d -j ACCEPT\n", port+1)
+			}
+			restore(t, n, b.restore, others+"COMMIT\n")
+			before := saved(t, n, b.save)
+			restore(t, n, b.restore, chain+"COMMIT\n")
+			remove(t, n, &found)
+			if diff := cmp.Diff(before, saved(t, n, b.save)); diff != "" {
+				t.Errorf("-before kube-proxy's +after:\n%s", diff)
+			}
+		})
+	}
+}
+
 // TestKept: a chain that somebody else's rule jumps to stays, and is said.
 func TestKept(t *testing.T) {
 	for _, b := range backends {

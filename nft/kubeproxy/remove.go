@@ -75,7 +75,7 @@ func (f *Found) removeAccounts() error {
 }
 
 // removeNFT removes what is in nf_tables, in one transaction. If others have changed
-// the rules since they were found they are looked at again.
+// anything there since it was found it is looked at again.
 func (f *Found) removeNFT(ctx context.Context) error {
 	s, err := openSocket()
 	if err != nil {
@@ -87,17 +87,22 @@ func (f *Found) removeNFT(ctx context.Context) error {
 		if !now.inNFT() {
 			return nil
 		}
-		err = s.commit(now.batch)
-		if err == nil || !(errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY)) {
+		err = s.commit(now.generation, now.batch)
+		if err == nil || !isOther(err) {
 			return explain("remove kube-proxy's rules of nf_tables", err)
 		}
-		again, findErr := Find(ctx)
-		if findErr != nil {
-			return findErr
+		now = &Found{}
+		if err := now.addNFT(ctx, s); err != nil {
+			return err
 		}
-		now = &again
 	}
-	return fmt.Errorf("remove kube-proxy's rules of nf_tables: somebody makes or uses them meanwhile; is kube-proxy running? %w", err)
+	return fmt.Errorf("remove kube-proxy's rules of nf_tables: somebody changes or uses them meanwhile; is kube-proxy running? %w", err)
+}
+
+// isOther says that what is there is not what was found. A kernel that does not look at
+// generations says so by what is missing.
+func isOther(err error) bool {
+	return errors.Is(err, unix.ERESTART) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY)
 }
 
 // inNFT says whether there is anything to remove from nf_tables.

@@ -153,10 +153,25 @@ func (s *socket) entries(f func(body []byte)) (interrupted bool, err error) {
 	}
 }
 
-// commit sends a batch of nf_tables, in which everything happens or nothing.
-func (s *socket) commit(messages func(b *batch)) error {
+// generation is the number of nf_tables' last transaction in this namespace.
+func (s *socket) generation() (number uint32, err error) {
+	s.seq++
+	if err := s.send(request(nil, nftables|unix.NFT_MSG_GETGEN, unix.NLM_F_ACK, s.seq, unix.AF_UNSPEC, nil)); err != nil {
+		return 0, err
+	}
+	_, err = s.entries(func(body []byte) { number = u32(wire.First(body, unix.NFTA_GEN_ID)) })
+	return number, err
+}
+
+// batchGeneration is NFNL_BATCH_GENID of linux/netfilter/nfnetlink.h.
+const batchGeneration = 1
+
+// commit sends a batch of nf_tables, in which everything happens or nothing: nothing, and
+// ERESTART, if there was a transaction of anybody's after that of the generation.
+func (s *socket) commit(generation uint32, messages func(b *batch)) error {
 	b := &batch{seq: s.seq + 1}
-	b.add(unix.NFNL_MSG_BATCH_BEGIN, 0, unix.AF_UNSPEC, nil)
+	b.add(unix.NFNL_MSG_BATCH_BEGIN, 0, unix.AF_UNSPEC,
+		wire.AppendAttr(nil, batchGeneration, binary.BigEndian.AppendUint32(nil, generation)...))
 	messages(b)
 	b.add(unix.NFNL_MSG_BATCH_END, unix.NLM_F_ACK, unix.AF_UNSPEC, nil)
 	s.seq = b.seq
