@@ -34,13 +34,10 @@ func (o *migrateOptions) takeOver(ctx context.Context, w io.Writer) error {
 	}); err != nil {
 		return err
 	}
-	verb := "removed"
+	lines, kept := found.Lines(), found.KeptLines() // before it gets less
 	if o.dryRun {
-		verb = "would remove"
-	}
-	if o.dryRun {
-		printLines(w, verb+" ", found.Lines())
-		printLines(w, "stays: ", found.KeptLines())
+		printLines(w, "would remove ", lines)
+		printLines(w, "stays: ", kept)
 		return nil
 	}
 	if err := found.RemoveRules(ctx); err != nil {
@@ -49,8 +46,8 @@ func (o *migrateOptions) takeOver(ctx context.Context, w io.Writer) error {
 	if err := o.drainIPVS(ctx, w, &found); err != nil {
 		return err
 	}
-	printLines(w, verb+" ", found.Lines())
-	printLines(w, "stays: ", found.KeptLines())
+	printLines(w, "removed ", lines)
+	printLines(w, "stays: ", kept)
 	return isBack(ctx)
 }
 
@@ -98,8 +95,9 @@ func acceptedHere(found *kubeproxy.Found) error {
 	return nil
 }
 
-// drainEvery is how often it is looked whether connections through IPVS have ended, and
-// tellEvery how often that is said.
+// drainEvery is how often it is looked whether connections through IPVS have ended, at
+// most: a look at many takes time, and is not to be all that the node does. tellEvery is
+// how often that is said.
 const (
 	drainEvery = time.Second
 	tellEvery  = 10 * time.Second
@@ -112,6 +110,7 @@ func (o *migrateOptions) drainIPVS(ctx context.Context, w io.Writer, found *kube
 	}
 	var told time.Time
 	for began := time.Now(); ; {
+		looked := time.Now()
 		busy, err := found.RemoveIdle(ctx)
 		if err != nil {
 			return explainPermission(err)
@@ -129,7 +128,7 @@ func (o *migrateOptions) drainIPVS(ctx context.Context, w io.Writer, found *kube
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(drainEvery):
+		case <-time.After(max(drainEvery, 4*time.Since(looked))):
 		}
 	}
 }

@@ -37,23 +37,23 @@ func (b Busy) String() string {
 // the address that it comes from. It returns what is still needed; when that is nothing
 // all is removed. Rules must have been removed before, and new connections must not come
 // to IPVS any more: those that another proxy translates do not. New connections of this
-// node's processes get another address than one of kube-ipvs0.
+// node's processes get another address than one of kube-ipvs0. It is called again until
+// nothing is needed; f.Services are then those that still were the time before.
 func (f *Found) RemoveIdle(ctx context.Context) (Busy, error) {
 	var busy Busy
-	v, err := openIPVS()
-	if err != nil {
-		return busy, err
-	}
-	if v != nil {
-		defer v.conn.Close()
-		if err := f.removeIdleServices(ctx, v, &busy); err != nil {
+	if len(f.Services) > 0 {
+		if err := f.removeIdleServices(ctx, &busy); err != nil {
 			return busy, err
 		}
 	}
 	if f.Device != nil {
-		if err := f.Device.yield(); err != nil {
-			return busy, err
+		if !f.yielded {
+			if err := f.Device.yield(); err != nil {
+				return busy, err
+			}
+			f.yielded = true
 		}
+		var err error
 		if busy.Sockets, err = f.Device.sockets(); err != nil {
 			return busy, err
 		}
@@ -65,11 +65,17 @@ func (f *Found) RemoveIdle(ctx context.Context) (Busy, error) {
 	return busy, rest.RemoveIPVS(ctx)
 }
 
-func (f *Found) removeIdleServices(ctx context.Context, v *ipvs, busy *Busy) error {
+func (f *Found) removeIdleServices(ctx context.Context, busy *Busy) error {
+	v, err := openIPVS()
+	if v == nil || err != nil {
+		return err
+	}
+	defer v.conn.Close()
 	open, err := v.open()
 	if err != nil {
 		return err
 	}
+	var needed []VirtualService
 	for i := range f.Services {
 		s := &f.Services[i]
 		if ctx.Err() != nil {
@@ -77,6 +83,7 @@ func (f *Found) removeIdleServices(ctx context.Context, v *ipvs, busy *Busy) err
 		}
 		if n := open[s.Frontend]; n > 0 {
 			busy.Services, busy.Connections = busy.Services+1, busy.Connections+n
+			needed = append(needed, *s)
 			continue
 		}
 		there, err := v.destinationsOf(s)
@@ -89,6 +96,7 @@ func (f *Found) removeIdleServices(ctx context.Context, v *ipvs, busy *Busy) err
 			}
 		}
 	}
+	f.Services = needed
 	return nil
 }
 

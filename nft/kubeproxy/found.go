@@ -22,6 +22,8 @@ type Found struct {
 	frontends []Frontend
 	// generation of nf_tables in which it was found.
 	generation uint32
+	// yielded: new connections of this node come from another address than the device's.
+	yielded bool
 }
 
 // Table is one of the mode nftables.
