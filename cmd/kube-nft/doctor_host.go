@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/prometheus/procfs"
 
@@ -61,21 +60,14 @@ func (g *gatherer) processes() {
 		g.gap("the host's own network namespace",
 			errors.New("this is another one, as in a pod without hostNetwork: what is said here is true of this one alone"))
 	}
-	all, err := procsOf(root)
-	if err != nil {
-		g.gap("processes", err)
-		return
-	}
+	all, err := proxiesHere(root)
+	g.gap("processes", err)
 	for _, p := range all {
-		name, err := p.Comm()
-		if err != nil || name != "kube-proxy" {
+		// A kube-proxy that is inside another program shows by what it programs.
+		if idle := len(g.facts.Leftovers) == 0 || g.facts.LeftoversInert; p.inside() && idle {
 			continue
 		}
-		net, err := os.Readlink(filepath.Join(root, strconv.Itoa(p.PID), "ns/net"))
-		if err == nil && net != own {
-			continue // of another network namespace
-		}
-		g.facts.Proxies = append(g.facts.Proxies, doctor.Process{PID: p.PID, Name: name, Sure: err == nil})
+		g.facts.Proxies = append(g.facts.Proxies, doctor.Process{PID: p.pid, Name: p.name(), Sure: !p.unsure && !p.inside()})
 	}
 }
 

@@ -26,20 +26,31 @@ type proxyProcess struct {
 	unsure bool
 }
 
-func (p proxyProcess) String() string {
-	return fmt.Sprintf("process %d (%s)", p.pid, filepath.Base(p.args[0]))
+func (p proxyProcess) String() string { return fmt.Sprintf("process %d (%s)", p.pid, p.name()) }
+
+// name is that of the program.
+func (p proxyProcess) name() string { return programOf(p.args) }
+
+// inside says that it is a program that has a kube-proxy inside, if it was not started
+// without: k3s hides its arguments, since they may hold a password.
+func (p proxyProcess) inside() bool { return p.name() != "kube-proxy" }
+
+func programOf(args []string) string {
+	name, _, _ := strings.Cut(filepath.Base(args[0]), " ")
+	return name
 }
 
 // proxiesHere finds the kube-proxies of this network namespace, and those that may be in
-// it. From a container that does not share the host's PID namespace none is seen.
-func proxiesHere(proc string) (all []proxyProcess) {
-	own, err := os.Readlink(filepath.Join(proc, "self/ns/net"))
+// it. From a container that does not share the host's PID namespace none is seen, unless
+// proc is the host's.
+func proxiesHere(proc string) (all []proxyProcess, err error) {
+	own, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("look for kube-proxy: %w", err)
 	}
 	entries, err := os.ReadDir(proc)
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("look for kube-proxy: %w", err)
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -58,13 +69,13 @@ func proxiesHere(proc string) (all []proxyProcess) {
 			all = append(all, proxyProcess{pid, args, filepath.Join(dir, "root"), unsure})
 		}
 	}
-	return all
+	return all, nil
 }
 
 // isProxy says whether a command line is that of a kube-proxy, or of a program that has
 // one inside. One that only cleans up is none.
 func isProxy(args []string) bool {
-	switch name, _, _ := strings.Cut(filepath.Base(args[0]), " "); name {
+	switch programOf(args) {
 	case "kube-proxy":
 		return !slices.Contains(args, "--cleanup") && !slices.Contains(args, "--cleanup=true")
 	case "k3s":
@@ -75,13 +86,13 @@ func isProxy(args []string) bool {
 }
 
 // stoppedHere returns an error if a kube-proxy runs.
-func stoppedHere(running []proxyProcess) error {
-	if len(running) == 0 {
-		return nil
+func stoppedHere(running []proxyProcess, err error) error {
+	if len(running) == 0 || err != nil {
+		return err
 	}
 	mend := "take it from this node first (docs/install.md, Node by node): its rules stay and carry packets"
-	if filepath.Base(running[0].args[0]) != "kube-proxy" {
-		mend = "start it with --disable-kube-proxy"
+	if running[0].inside() {
+		mend = "start it with --disable-kube-proxy; if it was, which cannot be seen, --force"
 	}
 	if running[0].unsure {
 		mend += "; if it is in another network namespace, which cannot be seen without CAP_SYS_PTRACE, --force"

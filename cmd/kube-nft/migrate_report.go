@@ -52,7 +52,10 @@ func (o *migrateOptions) report(ctx context.Context, w io.Writer) error {
 	default:
 		return fmt.Errorf("--output %q: text, json or yaml; %w", o.output, errUsage)
 	}
-	running := proxiesHere("/proc")
+	running, err := proxiesHere("/proc")
+	if err != nil {
+		return err
+	}
 	conf, err := findConfig(o.file, running)
 	if err != nil {
 		return err
