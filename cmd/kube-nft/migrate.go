@@ -73,9 +73,10 @@ func (o *migrateOptions) backCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "back",
 		Short: "Remove kube-nft's tables, once kube-proxy carries everything again",
-		Long: `back wants kube-nft to have stopped, and waits until kube-proxy has programmed each
-frontend that kube-nft's tables carry. Then it removes the tables, at once: in iptables
-mode kube-nft's chains are asked first until then, and know no change of endpoints.`,
+		Long: `back wants kube-nft to have stopped, and waits until kube-proxy runs here and has
+programmed each frontend that kube-nft's tables carry. Then it removes the tables, at
+once: in iptables mode kube-nft's chains are asked first until then, and know no change
+of endpoints.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.back(cmd.Context(), cmd.OutOrStdout()) },
 	}

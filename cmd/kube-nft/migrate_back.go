@@ -37,7 +37,8 @@ func (o *migrateOptions) back(ctx context.Context, w io.Writer) error {
 	case len(missing) > 0:
 		carried.err = fmt.Errorf("%d are not, after %v: %s. See kube-proxy's log; those of Services that were deleted since kube-nft stopped are rightly missing", len(missing), o.wait, fewFrontends(missing))
 	}
-	if err := o.told(w, []check{stopped, carried}); err != nil {
+	running := check{"kube-proxy runs here", runsHere(proxiesHere("/proc"))}
+	if err := o.told(w, []check{stopped, running, carried}); err != nil {
 		return err
 	}
 	if o.dryRun {
@@ -60,7 +61,8 @@ func endedHere(ctx context.Context) error {
 	return fmt.Errorf("it runs, as process %d, and would make its tables anew: stop it first; its tables carry packets until they are removed", status.PID)
 }
 
-// awaitProxy waits until kube-proxy's rules carry these frontends, for as long as it may.
+// awaitProxy waits until kube-proxy runs and its rules carry these frontends, for as long
+// as it may. With --force nobody looks whether it runs.
 func (o *migrateOptions) awaitProxy(ctx context.Context, served []kubeproxy.Frontend) (mode string, missing []kubeproxy.Frontend, err error) {
 	for began := time.Now(); ; {
 		looked := time.Now()
@@ -69,7 +71,8 @@ func (o *migrateOptions) awaitProxy(ctx context.Context, served []kubeproxy.Fron
 			return "", nil, err
 		}
 		mode, missing = found.Mode(), kubeproxy.Missing(served, found.Frontends())
-		if (mode != "" && len(missing) == 0) || o.dryRun || time.Since(began) >= o.wait {
+		carried := mode != "" && len(missing) == 0 && (o.force || runsHere(proxiesHere("/proc")) == nil)
+		if carried || o.dryRun || time.Since(began) >= o.wait {
 			return mode, missing, nil
 		}
 		select {

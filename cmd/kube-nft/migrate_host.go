@@ -100,6 +100,25 @@ func stoppedHere(running []proxyProcess, err error) error {
 	return fmt.Errorf("%v runs, and would make its rules anew: %s", running[0], mend)
 }
 
+// runsHere returns an error unless a kube-proxy runs: what one that has stopped has left
+// carries each frontend, too, to the endpoints that there were then.
+func runsHere(running []proxyProcess, err error) error {
+	for _, p := range running {
+		if !p.unsure && !p.inside() {
+			return nil
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(running) == 0:
+		return errors.New("none can be seen, and rules that are left follow no change: start it first; if it runs, --force, or from a pod hostPID: true")
+	case running[0].inside():
+		return fmt.Errorf("%v may have been started without it, which cannot be seen: if it was not, --force", running[0])
+	}
+	return fmt.Errorf("whether %v is in this network namespace cannot be seen without CAP_SYS_PTRACE: if it is, --force", running[0])
+}
+
 // flag returns the value of a flag in a command line.
 func (p proxyProcess) flag(name string) string {
 	for i, arg := range p.args {

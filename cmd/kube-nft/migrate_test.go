@@ -44,3 +44,24 @@ func TestProxiesHere(t *testing.T) {
 		}
 	}
 }
+
+// TestRunsHere: back wants to have seen a kube-proxy in this namespace.
+func TestRunsHere(t *testing.T) {
+	proxy, k3s := proxyProcess{pid: 7, args: []string{"/bin/kube-proxy"}}, proxyProcess{pid: 8, args: []string{"/bin/k3s server"}}
+	unsure := proxy
+	unsure.unsure = true
+	for _, tt := range []struct {
+		name string
+		all  []proxyProcess
+		want string // "" is none
+	}{
+		{"none", nil, "none can be seen"},
+		{"one", []proxyProcess{k3s, unsure, proxy}, ""},
+		{"maybe elsewhere", []proxyProcess{unsure}, "whether process 7 (kube-proxy) is in this network namespace"},
+		{"maybe without", []proxyProcess{k3s}, "process 8 (k3s) may have been started without it"},
+	} {
+		if err := runsHere(tt.all, nil); (err == nil) != (tt.want == "") || (err != nil && !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
