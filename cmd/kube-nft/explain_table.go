@@ -52,18 +52,31 @@ func (t *kernelTable) Get(set nft.Set, k nft.Key) (found nft.Element, ok bool) {
 	return found, ok
 }
 
+const (
+	// maxSlots is more than any Service has, and bounds the memory for what a chain
+	// draws from: anybody may have made it who can write to the table.
+	maxSlots = 1 << 20
+	// slotsAtOnce are looked up together. If none is there, those behind are not either.
+	slotsAtOnce = 1000
+)
+
 // Slots implements explain.Table.
 func (t *kernelTable) Slots(set nft.Set, frontend nft.Key, n uint32) []netip.AddrPort {
-	keys, slots := make([]nft.Element, n), make([]netip.AddrPort, n)
-	for i := range keys {
-		keys[i] = nft.Element{Set: set, Key: frontend}
-		keys[i].Key.Slot = uint32(i)
-	}
-	t.note(t.conn.Find(t.ctx, t.family, keys, func(e nft.Element, _ uint64) {
-		if e.Key.Slot < n {
-			slots[e.Key.Slot] = e.Value.To
+	slots := make([]netip.AddrPort, min(n, maxSlots))
+	keys := make([]nft.Element, 0, slotsAtOnce)
+	for from, some := 0, true; some && from < len(slots); from += len(keys) {
+		keys, some = keys[:0], false
+		for slot := from; slot < min(from+slotsAtOnce, len(slots)); slot++ {
+			e := nft.Element{Set: set, Key: frontend}
+			e.Key.Slot = uint32(slot)
+			keys = append(keys, e)
 		}
-	}))
+		t.note(t.conn.Find(t.ctx, t.family, keys, func(e nft.Element, _ uint64) {
+			if int(e.Key.Slot) < len(slots) {
+				slots[e.Key.Slot], some = e.Value.To, true
+			}
+		}))
+	}
 	return slots
 }
 

@@ -74,7 +74,7 @@ func (c *Conn) getSlots(f nft.Family, set nft.Set, all []frontendSlots, contents
 		reader := conn
 		conn = nil
 		wg.Go(func() {
-			if err := reader.readSlots(f, set, part, found); err != nil {
+			if err := reader.readSlots(f, set, part, func(some []nft.Element) { found <- some }); err != nil {
 				failed <- err
 			}
 		})
@@ -93,28 +93,51 @@ func (c *Conn) getSlots(f nft.Family, set nft.Set, all []frontendSlots, contents
 	return errors.Join(errs...)
 }
 
-// readSlots reads the slots of some frontends and sends them in batches. Each
-// frontend is asked for by itself, because its last slots may be empty.
-func (c *Conn) readSlots(f nft.Family, set nft.Set, part []frontendSlots, found chan<- []nft.Element) error {
+// readSlots reads the slots of some frontends and hands them on in batches. Each
+// frontend is asked for by itself, because its last slots may be empty. How many it has
+// stands in the name of a chain, which anybody may have made who can write to the table:
+// of a frontend with many nothing more is asked once some are not there, since slots are
+// dense. So it takes memory and time for what is in the set, not for what the name says.
+func (c *Conn) readSlots(f nft.Family, set nft.Set, part []frontendSlots, found func([]nft.Element)) error {
 	elements := make([]nft.Element, 0, maxGet)
 	q := c.inquire(f, func(e nft.Element, _ counter) { elements = append(elements, e) })
-	var keys []nft.Element
+	keys := make([]nft.Element, 0, maxGet)
 	for _, frontend := range part {
-		keys = keys[:0]
-		for slot := range frontend.n {
-			e := nft.Element{Set: set, Key: frontend.key}
-			e.Key.Slot = slot
-			keys = append(keys, e)
-		}
-		if err := q.ask(keys); err != nil {
-			return err
-		}
-		if len(elements) >= maxGet {
-			found <- elements
-			elements = make([]nft.Element, 0, maxGet)
+		for from, dense := uint32(0), true; dense && from < frontend.n; from += uint32(len(keys)) {
+			keys = keys[:0]
+			for slot := range min(frontend.n-from, maxGet) {
+				e := nft.Element{Set: set, Key: frontend.key}
+				e.Key.Slot = from + slot
+				keys = append(keys, e)
+			}
+			var err error
+			if dense, err = q.askSlots(keys, &elements, frontend.n > maxGet); err != nil {
+				return err
+			}
+			if len(elements) >= maxGet {
+				found(elements)
+				elements = make([]nft.Element, 0, maxGet)
+			}
 		}
 	}
 	err := q.send()
-	found <- elements
+	found(elements)
 	return err
+}
+
+// askSlots asks for some slots, whose elements come into found. If it is to wait for
+// them, it reports whether all are there.
+func (q *inquiry) askSlots(keys []nft.Element, found *[]nft.Element, wait bool) (dense bool, err error) {
+	if !wait {
+		return true, q.ask(keys)
+	}
+	if err := q.send(); err != nil { // what others have asked
+		return false, err
+	}
+	before := len(*found)
+	if err := q.ask(keys); err != nil {
+		return false, err
+	}
+	err = q.send()
+	return len(*found)-before == len(keys), err
 }

@@ -158,7 +158,7 @@ func (c *Conn) SurveyEndpoints(ctx context.Context, found *Survey, wanted func(f
 			n += int(v.Verdict.N)
 		}
 		if found.Contents.Elements[endpoints] == nil {
-			found.Contents.Elements[endpoints] = make(map[nft.Key]nft.Value, n)
+			found.Contents.Elements[endpoints] = make(map[nft.Key]nft.Value, min(n, max(found.Counts[endpoints], 0)))
 		}
 		if err := c.getSlots(f, endpoints, all, &found.Contents); err != nil {
 			return fmt.Errorf("read %s %s: %w", f, endpoints, err)

@@ -133,14 +133,10 @@ func (c *Conn) Slots(f nft.Family, frontend nft.Element) ([]nft.Element, error) 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain()
-	found := make(chan []nft.Element, to.N/maxGet+2)
-	if err := c.readSlots(f, set, []frontendSlots{{frontend.Key, to.N}}, found); err != nil {
-		return nil, fmt.Errorf("read endpoints in %s %s: %w", f, set, err)
-	}
-	close(found)
 	var all []nft.Element
-	for part := range found {
-		all = append(all, part...)
+	err := c.readSlots(f, set, []frontendSlots{{frontend.Key, to.N}}, func(some []nft.Element) { all = append(all, some...) })
+	if err != nil {
+		return nil, fmt.Errorf("read endpoints in %s %s: %w", f, set, err)
 	}
 	return all, nil
 }
