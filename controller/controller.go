@@ -77,6 +77,10 @@ type Config struct {
 	Cleaner *Cleaner
 	// Metrics is where the Controller registers its metrics. Nil is nowhere.
 	Metrics prometheus.Registerer
+	// Counts is where it registers, besides, the counters of commits, resyncs and drifts
+	// alone, for those who ask often: to read them asks the kernel nothing. Nil is
+	// nowhere.
+	Counts prometheus.Registerer
 	// Clients counts those that the kernel remembers, for Metrics; nil leaves it out.
 	Clients ClientCounter
 	// ServiceConnections counts those of Service ports, for Metrics; nil leaves it out,

@@ -77,6 +77,9 @@ func (c *Controller) measure() {
 			t.metrics.elements[set] = elements.WithLabelValues(set.String(), family)
 		}
 	}
+	if r := c.config.Counts; r != nil {
+		r.MustRegister(commits, c.metrics.resyncs, drifts)
+	}
 	sync := append(c.measureSync(), c.measureRepairs()...)
 	if r := c.config.Metrics; r != nil {
 		r.MustRegister(sync...)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -13,8 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/kube-nft/kube-nft/controller"
 	"github.com/kube-nft/kube-nft/controller/config"
+	"github.com/kube-nft/kube-nft/controller/health"
 	"github.com/kube-nft/kube-nft/controller/view"
 	"github.com/kube-nft/kube-nft/nft"
 	"github.com/kube-nft/kube-nft/nft/kernel"
@@ -100,6 +104,26 @@ func TestPageIsText(t *testing.T) {
 				t.Errorf("%s holds %s", file, forbidden)
 			}
 		}
+	}
+}
+
+// TestPageCounts: the status has what the controller counts, and does not gather other
+// metrics for it, among which are some that read tables.
+func TestPageCounts(t *testing.T) {
+	r := &runner{registry: prometheus.NewPedanticRegistry(), health: health.NewProxy(nil, time.Minute, false, nil)}
+	r.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "dear", Help: "Costs a dump."}, func() float64 {
+		t.Error("all metrics were gathered")
+		return 0
+	}))
+	r.status = newStatus(r.registry, &logger{}, config.New())
+	r.addPage()
+	defer r.status.page.watch.close()
+	r.config.Metrics, r.config.Logger = r.registry, slog.New(slog.DiscardHandler)
+	r.config.Options = map[nft.Family]nft.Options{nft.IPv4: {}, nft.IPv6: {}}
+	controller.New(r.config, nil)
+	o := r.status.page.status()
+	if _, ok := o.Drifts["IPv4"]; !ok || len(o.Drifts) != 2 {
+		t.Errorf("drifts: %v", o.Drifts)
 	}
 }
 

@@ -175,15 +175,17 @@ func (r *runner) startMetrics(ctx context.Context) error {
 	return nil
 }
 
-// addPage makes the status page.
+// addPage makes the status page. It is asked every few seconds, by everybody who looks,
+// and so has counters by themselves: to gather all metrics reads tables.
 func (r *runner) addPage() {
+	counts := prometheus.NewRegistry()
 	r.journal = newJournal()
-	r.config.Failed = r.journal.failed
+	r.config.Failed, r.config.Counts = r.journal.failed, counts
 	watch, started := newWatcher(), time.Now()
 	r.closeLater(watch.close)
 	r.status.page = newPage(watch, r.journal, func() statusObject {
 		o := statusObject{Version: version(), Node: r.plan.nodeName, Mode: string(r.plan.Mode), Started: started, Healthy: r.health.Healthy()}
-		o.fromMetrics(r.registry)
+		o.fromMetrics(counts)
 		return o
 	})
 }
