@@ -47,8 +47,10 @@ type holder struct {
 // listens as soon as it has the name; whoever does not is no kube-nft.
 func (h holder) stranger() bool { return !h.listens || !trusted(h.uid) && !mayChange(h.pid) }
 
-// trusted reports whether a user may ask us, and may be a kube-nft: root, who can do
-// as he likes to our tables, and our own user.
+// trusted reports whether a user may ask us, and may be a kube-nft: root, and our own
+// user. Root in a container without capabilities is among them, who cannot touch our
+// tables, but can keep us from starting (SECURITY.md): a socket tells who the user is,
+// and not what he may do.
 func trusted(uid int) bool { return uid == 0 || uid == os.Geteuid() }
 
 // mayChange reports whether a process can do as it likes to our tables whoever its user
