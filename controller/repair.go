@@ -191,7 +191,7 @@ func (c *Controller) differs(ctx context.Context, t *table, work touched) (nft.D
 		}
 	}
 	for _, s := range sets {
-		for e := range t.desired.In(s) {
+		for e := range t.desired.InRanges(s) {
 			diff.Want(e)
 		}
 	}

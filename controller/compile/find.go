@@ -4,6 +4,7 @@ package compile
 
 import (
 	"iter"
+	"net/netip"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -57,12 +58,27 @@ func (t *Table) Find(set nft.Set, k nft.Key) (nft.Value, bool) {
 	return nft.Value{}, false
 }
 
-// In yields all that the table holds in a set, in no order.
-func (t *Table) In(set nft.Set) iter.Seq[nft.Element] {
+// InRanges yields all that the table holds in a set of ranges, in no order. It passes over
+// Services that let everybody in, and looks at no endpoint.
+func (t *Table) InRanges(set nft.Set) iter.Seq[nft.Element] {
 	return func(yield func(nft.Element) bool) {
-		for e := range t.All() {
-			if e.Set == set && !yield(e) {
+		for k := range t.node[set] {
+			if !yield(nft.Element{Set: set, Key: k}) {
 				return
+			}
+		}
+		if set != nft.SourceRanges {
+			return
+		}
+		for f := range t.claims.winners {
+			p := t.current(f)
+			if p.sources == nil {
+				continue
+			}
+			for _, e := range p.head(f, nil) {
+				if e.Set == set && !yield(e) {
+					return
+				}
 			}
 		}
 	}
@@ -82,8 +98,8 @@ func (t *Table) NodeElements() iter.Seq[nft.Element] {
 }
 
 // Needed yields all that a Service needs in the table, also what it shares with others:
-// together with NodeElements, of all Services that is all there is. Nothing for a
-// Service that the table does not serve.
+// together with NodeElements, of all Services that is all there is. What its ports share
+// comes more than once. Nothing for a Service that the table does not serve.
 func (t *Table) Needed(name types.NamespacedName) iter.Seq[nft.Element] {
 	return func(yield func(nft.Element) bool) {
 		s := t.services[name]
@@ -95,33 +111,39 @@ func (t *Table) Needed(name types.NamespacedName) iter.Seq[nft.Element] {
 				return
 			}
 		}
-		var shared nft.Contents
-		need := func(set nft.Set, k nft.Key) {
-			if k.Addr.IsValid() {
-				shared.Put(nft.Element{Set: set, Key: k})
-			}
+		need := func(set nft.Set, k nft.Key) bool {
+			return !k.Addr.IsValid() || yield(nft.Element{Set: set, Key: k})
 		}
-		need(nft.ClusterIPs, nft.Key{Addr: s.addr})
+		if !need(nft.ClusterIPs, nft.Key{Addr: s.addr}) {
+			return
+		}
 		for _, p := range s.ports {
-			for _, a := range p.pods {
-				need(nft.LoopBack, nft.Key{Addr: a})
-			}
-			if p.affinity == (nft.Affinity{}) {
-				continue
-			}
-			for _, e := range p.slots {
-				need(nft.LearnEndpoints, nft.Key{Addr: e.Addr(), Proto: nft.Proto(p.protocol), Port: e.Port()})
-			}
-			for _, e := range p.local {
-				need(nft.LearnLocalEndpoints, nft.Key{Addr: e.Addr(), Proto: nft.Proto(p.protocol), Port: e.Port()})
-			}
-		}
-		for _, e := range shared.Sorted() {
-			if !yield(e) {
+			if !p.needs(need) {
 				return
 			}
 		}
 	}
+}
+
+// needs calls need with what a port shares with others, until that says that it is enough.
+func (p *port) needs(need func(nft.Set, nft.Key) bool) bool {
+	for _, a := range p.pods {
+		if !need(nft.LoopBack, nft.Key{Addr: a}) {
+			return false
+		}
+	}
+	if p.affinity == (nft.Affinity{}) {
+		return true
+	}
+	learn := func(set nft.Set, all []netip.AddrPort) bool {
+		for _, e := range all {
+			if !need(set, nft.Key{Addr: e.Addr(), Proto: nft.Proto(p.protocol), Port: e.Port()}) {
+				return false
+			}
+		}
+		return true
+	}
+	return learn(nft.LearnEndpoints, p.slots) && learn(nft.LearnLocalEndpoints, p.local)
 }
 
 // Keep says whom the clients of a Service port may stay with, if it remembers any.
