@@ -35,6 +35,7 @@ type fullCheck struct {
 	table   int
 	stage   stage
 	names   []types.NamespacedName // of Services that are yet to be looked at
+	rest    []place                // of one that is too much for a step
 	// suspects looked wrong a moment ago: a notification may be on its way.
 	suspects touched
 	// wary is how often a table's constant part looked wrong.
@@ -208,20 +209,14 @@ func (c *Controller) look(ctx context.Context, t *table) (ended bool, err error)
 				put(&work.ranges, s)
 			}
 		}
-		k.names = k.names[:0]
+		k.names, k.rest = k.names[:0], nil
 		for s := range t.desired.Services() {
 			k.names = append(k.names, s.Name())
 		}
 		k.stage = lookServices
 	case lookServices:
-		for len(k.names) > 0 && len(work.places) < lookElements {
-			last := len(k.names) - 1
-			for e := range t.desired.Needed(k.names[last]) {
-				work.want(e)
-			}
-			k.names = k.names[:last]
-		}
-		if len(k.names) == 0 {
+		k.fill(&work, t)
+		if len(k.names)+len(k.rest) == 0 {
 			k.names, k.stage = nil, lookAgain
 		}
 	}
@@ -234,6 +229,33 @@ func (c *Controller) look(ctx context.Context, t *table) (ended bool, err error)
 		k.suspects = of(delta)
 	}
 	return false, err
+}
+
+// fill takes as many elements of Services as one step looks at. What changes of a large
+// Service between its steps is written by ourselves, and its elements that are gone by
+// then are looked at as what should not be there.
+func (k *fullCheck) fill(work *touched, t *table) {
+	for len(work.places) < lookElements {
+		if n := min(len(k.rest), lookElements-len(work.places)); n > 0 {
+			for _, p := range k.rest[:n] {
+				put(&work.places, p)
+			}
+			k.rest = k.rest[n:]
+			continue
+		}
+		last := len(k.names) - 1
+		if k.rest = nil; last < 0 {
+			return
+		}
+		for e := range t.desired.Needed(k.names[last]) {
+			if len(work.places) < lookElements {
+				work.want(e)
+			} else if !e.Set.Ranged() {
+				k.rest = append(k.rest, place{e.Set, e.Key})
+			}
+		}
+		k.names = k.names[:last]
+	}
 }
 
 // want notes an element to look at; ranges are looked at with their sets.

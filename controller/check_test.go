@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/kube-nft/kube-nft/controller/source"
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/kernel"
 	"github.com/kube-nft/kube-nft/tests/netlab"
 )
 
@@ -24,6 +26,7 @@ import (
 type deaf struct {
 	Dataplane
 	looks, reads atomic.Int32
+	most         atomic.Int32  // elements of one look
 	lost         chan struct{} // one word: now it is said that something was lost
 }
 
@@ -40,6 +43,7 @@ func (d *deaf) Watch(ctx context.Context, begun func(), changed func(nft.Foreign
 
 func (d *deaf) Look(ctx context.Context, s *nft.Schema, keys []nft.Element, sets []nft.Set) (nft.Contents, error) {
 	d.looks.Add(1)
+	d.most.Store(max(d.most.Load(), int32(len(keys))))
 	return d.Dataplane.Look(ctx, s, keys, sets)
 }
 
@@ -145,6 +149,53 @@ func TestCheck(t *testing.T) {
 	}
 	if n := log.Count("unnoticed"); n < 7 {
 		t.Errorf("it was said %d times:\n%s", n, log)
+	}
+}
+
+// TestCheckSteps: however many endpoints a Service has, a step looks at no more elements
+// than commits may wait for, and none is left out.
+func TestCheckSteps(t *testing.T) {
+	lab := netlab.NewT(t)
+	ns := lab.Namespace("node")
+	d := &deaf{Dataplane: openKernel(t, ns)}
+	c := New(testConfig(), d)
+	load := &source.Synthetic{Services: 4, Endpoints: 2*lookElements + 10, Affinity: 1, DualStack: true}
+	for i := range load.Services {
+		c.queue.SetService(load.Service(i))
+		for _, s := range load.Slices(i) {
+			c.queue.SetSlice(s)
+		}
+	}
+	c.queue.Synced()
+	c.mustPass(t)
+	reads := d.reads.Load()
+	var gone []nft.Element
+	all := slices.Collect(c.tables[0].desired.Needed(load.ServiceName(3)))
+	for i := range 5 {
+		gone = append(gone, all[i*(len(all)-1)/4])
+	}
+	lab.Must(d.Apply(context.Background(), nft.Change{Schema: c.tables[0].schema, Delta: nft.Delta{Delete: gone}}))
+	steps := c.lookThrough(t)
+	if n := d.most.Load(); n > lookElements || steps < 2*2*load.Services {
+		t.Errorf("%d steps, one of them with %d elements", steps, n)
+	}
+	if last := c.Repairs().Last; len(last) == 0 || d.reads.Load() != reads {
+		t.Errorf("repairs %+v, %d tables were read as a whole", last, d.reads.Load()-reads)
+	}
+	check(t, c, d.Dataplane.(*kernel.Conn))
+}
+
+// lookThrough looks at all tables once, without the pauses, and returns in how many steps.
+func (c *Controller) lookThrough(t *testing.T) (steps int) {
+	t.Helper()
+	c.heal.check.doubt(time.Now())
+	for steps = 1; ; steps++ {
+		if err := c.lookStep(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if !c.heal.check.running {
+			return steps
+		}
 	}
 }
 

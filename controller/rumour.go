@@ -4,7 +4,7 @@ package controller
 
 import (
 	"context"
-	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -215,8 +215,9 @@ func (c *Controller) watch(ctx context.Context) {
 // elements lists the places as elements, neighbours side by side.
 func (t *touched) elements() []nft.Element {
 	all := make([]nft.Element, 0, len(t.places))
-	for p := range maps.Keys(t.places) {
+	for p := range t.places {
 		all = append(all, nft.Element{Set: p.set, Key: p.key})
 	}
+	slices.SortFunc(all, nft.Element.Compare)
 	return all
 }

@@ -4,6 +4,7 @@ package controller
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -31,6 +32,9 @@ func TestRumours(t *testing.T) {
 	got := h.tables[nft.IPv4]
 	if len(got.places) != 15 || len(got.ranges) != 1 || len(got.clients) != 1 || got.whole() || got.by.Name != "b" || h.commits["a"] != 2 {
 		t.Errorf("%+v of %v", got, h.commits)
+	}
+	if all := got.elements(); len(all) != 15 || !slices.IsSortedFunc(all, nft.Element.Compare) {
+		t.Errorf("neighbours are apart: %v", all)
 	}
 	if r.take().tables[nft.IPv4] != nil {
 		t.Error("it is told twice")
