@@ -38,7 +38,7 @@ type fullCheck struct {
 	rest    []place                // of one that is too much for a step
 	// suspects looked wrong a moment ago: a notification may be on its way.
 	suspects touched
-	// wary is how often a table's constant part looked wrong.
+	// wary is how often a table's constant part looked wrong in this stage.
 	wary  int
 	found int // elements and tables that were wrong
 }
@@ -198,7 +198,7 @@ func (c *Controller) look(ctx context.Context, t *table) (ended bool, err error)
 		case k.stage == lookAgain:
 			return true, nil
 		}
-		k.stage = lookNode
+		k.stage, k.wary = lookNode, 0
 		return false, nil
 	case lookNode:
 		for e := range t.desired.NodeElements() {
@@ -217,7 +217,7 @@ func (c *Controller) look(ctx context.Context, t *table) (ended bool, err error)
 	case lookServices:
 		k.fill(&work, t)
 		if len(k.names)+len(k.rest) == 0 {
-			k.names, k.stage = nil, lookAgain
+			k.names, k.stage, k.wary = nil, lookAgain, 0
 		}
 	}
 	delta, err := c.differs(ctx, t, work)
@@ -344,6 +344,7 @@ func (c *Controller) distrust(t *table, why error) (ended bool) {
 		t.healing.merge(touched{since: time.Now(), missed: true, constant: why.Error()})
 		t.resync = true
 	default:
+		k.found++
 		c.log.Error("table is still not as it should be after it was compared", "table", t.schema.Family.String()+" "+nft.TableName, "err", why)
 		return true
 	}

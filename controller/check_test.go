@@ -27,6 +27,7 @@ type deaf struct {
 	Dataplane
 	looks, reads atomic.Int32
 	most         atomic.Int32  // elements of one look
+	wrong        func() bool   // whether the constant part looks wrong, though it is not; nil is never
 	lost         chan struct{} // one word: now it is said that something was lost
 }
 
@@ -49,6 +50,9 @@ func (d *deaf) Look(ctx context.Context, s *nft.Schema, keys []nft.Element, sets
 
 func (d *deaf) Inspect(ctx context.Context, s *nft.Schema) (nft.Contents, nft.Counts, error) {
 	d.looks.Add(1)
+	if d.wrong != nil && d.wrong() {
+		return nft.Contents{}, nft.Counts{}, nft.ErrSchema
+	}
 	return d.Dataplane.Inspect(ctx, s)
 }
 
@@ -183,6 +187,52 @@ func TestCheckSteps(t *testing.T) {
 		t.Errorf("repairs %+v, %d tables were read as a whole", last, d.reads.Load()-reads)
 	}
 	check(t, c, d.Dataplane.(*kernel.Conn))
+}
+
+// TestCheckWary: a table is compared when its constant part looks wrong twice, one time after
+// the other, and given up when that does not help; how it looked before does not count.
+func TestCheckWary(t *testing.T) {
+	lab := netlab.NewT(t)
+	d, registry := &deaf{Dataplane: openKernel(t, lab.Namespace("node"))}, prometheus.NewRegistry()
+	log, config := &netlab.Output{}, testConfig()
+	config.Metrics, config.Logger = registry, slog.New(slog.NewTextHandler(log, nil))
+	config.Options = map[nft.Family]nft.Options{nft.IPv4: config.Options[nft.IPv4]}
+	c := New(config, d)
+	c.queue.Synced()
+	c.mustPass(t)
+	for _, tc := range []struct {
+		name   string
+		wrong  string // x is a look at the constant part that finds it wrong; dots follow without end
+		reads  int32
+		result string
+		given  int // up
+	}{
+		{"never", "", 0, "clean", 0},
+		{"once at first", "x", 0, "clean", 0},
+		{"once at first, once at last", "x.x", 0, "clean", 0},
+		{"twice at first", "xx", 1, "clean", 0},
+		{"twice at first, once at last", "xx.x", 1, "clean", 0},
+		{"twice at first, twice at last", "xx.xx", 2, "clean", 0},
+		{"always", "xxx", 1, "found", 1},
+	} {
+		looks := 0
+		d.wrong = func() bool {
+			looks++
+			return looks <= len(tc.wrong) && tc.wrong[looks-1] == 'x'
+		}
+		result := "kube_nft_checks_total " + tc.result
+		reads, ended, given := d.reads.Load(), values(t, registry)[result], log.Count("still not as it should be")
+		c.lookThrough(t)
+		if n := d.reads.Load() - reads; n != tc.reads {
+			t.Errorf("%s: compared %d times, want %d", tc.name, n, tc.reads)
+		}
+		if values(t, registry)[result] != ended+1 {
+			t.Errorf("%s: the check has not ended as %s", tc.name, tc.result)
+		}
+		if n := log.Count("still not as it should be") - given; n != tc.given {
+			t.Errorf("%s: given up %d times, want %d:\n%s", tc.name, n, tc.given, log)
+		}
+	}
 }
 
 // lookThrough looks at all tables once, without the pauses, and returns in how many steps.
