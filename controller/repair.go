@@ -16,8 +16,10 @@ type healing struct {
 	fight fight
 	// mendAt is when the tables that were touched are to be put right; zero is never.
 	mendAt time.Time
-	// busy: the pass under way repairs what somebody has told of.
+	// busy: the pass under way repairs what somebody has told of, by the one who
+	// touched it last.
 	busy  bool
+	by    nft.Process
 	check fullCheck
 	// alarm rings when the first of all this is due.
 	alarm *time.Timer
@@ -124,7 +126,7 @@ func (c *Controller) repair(ctx context.Context, done *Commit) error {
 		switch {
 		case t.touched.none():
 		case t.resync, due && t.touched.whole():
-			h.busy = true
+			h.busy, h.by = true, t.touched.by
 			t.healing.merge(t.touched)
 			t.touched, t.resync = touched{}, true
 		case !due:
@@ -132,7 +134,7 @@ func (c *Controller) repair(ctx context.Context, done *Commit) error {
 		case !t.desired.Settled():
 			waits, h.mendAt = true, now // behind what is about to be committed
 		default:
-			h.busy = true
+			h.busy, h.by = true, t.touched.by
 			work := t.touched
 			t.touched = touched{}
 			if err := c.mend(ctx, t, work, done); err != nil {
@@ -272,8 +274,7 @@ func (c *Controller) settle(start time.Time, err error) {
 
 // tellFight says, once, that somebody goes on changing our tables.
 func (c *Controller) tellFight(now time.Time) {
-	f := c.heal.fight
-	by := c.repairs.lastBy()
+	f, by := c.heal.fight, c.heal.by
 	c.log.Warn("somebody else goes on changing our tables: each change is put right, but packets may miss meanwhile, and repairs wait longer",
 		"process", by.String(), "repairs", f.count, "for", now.Sub(f.began).Round(time.Second), "wait", f.delay,
 		"mend", "stop that process, or have it leave the tables "+nft.TableName+" alone")

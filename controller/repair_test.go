@@ -150,6 +150,43 @@ func TestRepairKinds(t *testing.T) {
 	}
 }
 
+// TestFightNames: who is said to go on is the one who does, though nothing is wrong after
+// him, and not the one who was put right last.
+func TestFightNames(t *testing.T) {
+	lab := netlab.NewT(t)
+	ns := lab.Namespace("node")
+	log, config, warned := &netlab.Output{}, testConfig(), []string(nil)
+	config.Logger = slog.New(slog.NewTextHandler(log, nil))
+	config.NodeWarn = func(reason, note string) { warned = append(warned, reason+" "+note) }
+	c := New(config, openKernel(t, ns))
+	c.queue.SetService((&source.Synthetic{Services: 1}).Service(0))
+	c.queue.Synced()
+	c.mustPass(t)
+	address := nft.Element{Set: nft.ClusterIPs, Key: nft.Key{Addr: netip.MustParseAddr("10.64.0.1")}}
+	heard := func(by string) {
+		t.Helper()
+		c.rumours.hear(nft.Foreign{By: nft.Process{PID: 7, Name: by}, Touched: []nft.Touched{{Family: nft.IPv4, Elements: []nft.Element{address}}}})
+		c.heed(context.Background())
+		c.heal.mendAt = time.Now() // however long it should wait
+		c.mustPass(t)
+	}
+	lab.Must(ns.NFT("delete element ip kube-nft KUBE-CLUSTER-IP { 10.64.0.1 }"))
+	heard("once")
+	if last := c.Repairs().Last; len(last) != 1 || last[0].By.Name != "once" {
+		t.Errorf("%+v", last)
+	}
+	c.heal.fight.began = time.Now().Add(-goesOnSince)
+	for range goesOn {
+		heard("harmless")
+	}
+	if len(c.Repairs().Last) != 1 || len(warned) != 1 || !strings.HasPrefix(warned[0], ReasonTableContested+" harmless (pid 7)") {
+		t.Errorf("said of the node: %q\n%s", warned, log)
+	}
+	if n := log.Count(`process="harmless (pid 7)" repairs=6`); n != 1 {
+		t.Errorf("said %d times:\n%s", n, log)
+	}
+}
+
 var counters = regexp.MustCompile("counter packets [0-9]+ bytes [0-9]+")
 
 // uncounted is a listing without the numbers of counters.

@@ -196,16 +196,6 @@ func (r *repairs) ended(result string) {
 	r.checked = time.Now()
 }
 
-// lastBy is who was last put right.
-func (r *repairs) lastBy() (by nft.Process) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.last) > 0 {
-		by = r.last[len(r.last)-1].By
-	}
-	return by
-}
-
 // Repairs returns what others did to our tables and what became of it. It may be called
 // from any goroutine, and waits for nothing.
 func (c *Controller) Repairs() Repairs {
