@@ -148,7 +148,8 @@ func (c *Controller) repair(ctx context.Context, done *Commit) error {
 	return nil
 }
 
-// mend looks at what was touched in a table, and writes what is wrong there.
+// mend looks at what was touched in a table, and writes what is wrong there. After an
+// error the comparison that follows is to put it right, and to tell of it.
 func (c *Controller) mend(ctx context.Context, t *table, work touched, done *Commit) error {
 	delta, err := c.differs(ctx, t, work)
 	switch {
@@ -158,12 +159,14 @@ func (c *Controller) mend(ctx context.Context, t *table, work touched, done *Com
 		t.resync = true
 		return nil
 	case err != nil:
+		t.healing.merge(work)
 		return err
 	case delta.Empty():
 		return nil
 	}
 	t.sync.wrote = true
 	if err := c.apply(ctx, done, nft.Change{Schema: t.schema, Delta: delta}); err != nil {
+		t.healing.merge(work)
 		return err
 	}
 	if n := changed(delta); n > 0 {

@@ -150,6 +150,80 @@ func TestRepairKinds(t *testing.T) {
 	}
 }
 
+// failing is the kernel, which refuses once what it is asked to look at, or to write.
+type failing struct {
+	Dataplane
+	look, apply error
+}
+
+func (f *failing) Look(ctx context.Context, s *nft.Schema, keys []nft.Element, sets []nft.Set) (nft.Contents, error) {
+	if err := f.look; err != nil {
+		f.look = nil
+		return nft.Contents{}, err
+	}
+	return f.Dataplane.Look(ctx, s, keys, sets)
+}
+
+func (f *failing) Apply(ctx context.Context, changes ...nft.Change) error {
+	if err := f.apply; err != nil {
+		f.apply = nil
+		return err
+	}
+	return f.Dataplane.Apply(ctx, changes...)
+}
+
+// TestRepairFails: what a repair that fails leaves to the retry is told of all the same.
+func TestRepairFails(t *testing.T) {
+	lab := netlab.NewT(t)
+	ns := lab.Namespace("node")
+	f, ctx := &failing{Dataplane: openKernel(t, ns)}, context.Background()
+	c := New(testConfig(), f)
+	c.queue.SetService((&source.Synthetic{Services: 1}).Service(0))
+	c.queue.Synced()
+	c.mustPass(t)
+	address := nft.Element{Set: nft.ClusterIPs, Key: nft.Key{Addr: netip.MustParseAddr("10.64.0.1")}}
+	foreign := nft.Foreign{By: nft.Process{PID: 7, Name: "vandal"}, Touched: []nft.Touched{{Family: nft.IPv4, Elements: []nft.Element{address}}}}
+	told := func() error {
+		c.rumours.hear(foreign)
+		c.heed(ctx)
+		c.heal.mendAt = time.Now() // however long it should wait
+		return c.pass(ctx)
+	}
+	missed := func() (err error) {
+		c.heal.check.doubt(time.Now())
+		for again := true; again && err == nil; again = c.heal.check.running {
+			err = c.lookStep(ctx)
+		}
+		return err
+	}
+	for i, tc := range []struct {
+		name   string
+		fails  func(error)
+		repair func() error
+		want   Repair
+	}{
+		{"told, looking", func(err error) { f.look = err }, told, Repair{By: foreign.By}},
+		{"told, writing", func(err error) { f.apply = err }, told, Repair{By: foreign.By}},
+		{"missed, writing", func(err error) { f.apply = err }, missed, Repair{Missed: true}},
+	} {
+		lab.Must(ns.NFT("delete element ip kube-nft KUBE-CLUSTER-IP { 10.64.0.1 }"))
+		fails := errors.New("no memory")
+		tc.fails(fails)
+		if err := tc.repair(); !errors.Is(err, fails) {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		c.mustPass(t)
+		last := c.Repairs().Last
+		if len(last) != i+1 {
+			t.Fatalf("%s: of %d repairs %d are told", tc.name, i+1, len(last))
+		}
+		if r := last[0]; r.Kind != RepairElements || r.Elements != 1 || r.By != tc.want.By || r.Missed != tc.want.Missed {
+			t.Errorf("%s: %+v", tc.name, r)
+		}
+		check(t, c, f.Dataplane.(*kernel.Conn))
+	}
+}
+
 // TestFightNames: who is said to go on is the one who does, though nothing is wrong after
 // him, and not the one who was put right last.
 func TestFightNames(t *testing.T) {

@@ -93,7 +93,10 @@ func (t *touched) merge(o touched) {
 		*t = o
 		return
 	}
-	t.by, t.lost = o.by, t.lost || o.lost
+	if !o.missed {
+		t.by = o.by
+	}
+	t.missed, t.lost = t.missed && o.missed, t.lost || o.lost
 	if t.constant == "" {
 		t.constant = o.constant
 	}

@@ -54,4 +54,11 @@ func TestRumours(t *testing.T) {
 	if !first.whole() || first.places != nil || first.what() != "a rule in chain PREROUTING" || first.by.Name != "c" || !first.since.Before(later.since) {
 		t.Errorf("%+v", first)
 	}
+	// What was told of is not missed, and whoever did it is not forgotten for what was.
+	first.merge(touched{since: time.Now(), missed: true})
+	missed := touched{since: time.Now(), missed: true}
+	missed.merge(later)
+	if first.missed || first.by.Name != "c" || missed.missed || missed.by.Name != "c" {
+		t.Errorf("%+v, %+v", first, missed)
+	}
 }
