@@ -93,6 +93,7 @@ func checking(t *testing.T, ns *netlab.Namespace, every time.Duration, src sourc
 // TestCheck: what no notification told of is found and put right, with a word. Where
 // nobody else has written there is nothing to look for.
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	lab := netlab.NewT(t)
 	ns := lab.Namespace("node")
 	load := &source.Synthetic{Services: 500, Endpoints: 5, DualStack: true, NodePorts: 0.2, ExternalIPs: 0.1}
@@ -273,6 +274,7 @@ func TestLost(t *testing.T) {
 // TestCheckBesideChanges: a check of a table that goes on changing finds nothing wrong in
 // it, and no change waits for it.
 func TestCheckBesideChanges(t *testing.T) {
+	t.Parallel()
 	lab := netlab.NewT(t)
 	ns := lab.Namespace("node")
 	src := feeding{sink: make(chan source.Sink, 1)}

@@ -142,12 +142,14 @@ func check(t *testing.T, c *Controller, conn *kernel.Conn) {
 // TestEvents is the property behind everything: whatever happens in whatever
 // order, after each commit the kernel holds what compiling from nothing gives.
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	steps := 1500
 	if testing.Short() {
 		steps = 200
 	}
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
+			t.Parallel()
 			lab := netlab.NewT(t)
 			conn := openKernel(t, lab.Namespace("node"))
 			c := New(testConfig(), conn)

@@ -67,6 +67,7 @@ func (l *listening) Watch(ctx context.Context, begun func(), changed func(nft.Fo
 // TestRepairKinds: what others do is put right, with no more than it needs, at once, and
 // it is known who it was.
 func TestRepairKinds(t *testing.T) {
+	t.Parallel()
 	lab := netlab.NewT(t)
 	ns := lab.Namespace("node")
 	load := &source.Synthetic{Services: 20, Endpoints: 3, DualStack: true, NodePorts: 0.2}
@@ -380,12 +381,14 @@ func (v *vandal) foreign(f nft.Family, like []nft.Element) []nft.Element {
 // TestVandals: whatever others do to the tables while Services change, in the end the
 // kernel holds what compiling from nothing gives.
 func TestVandals(t *testing.T) {
+	t.Parallel()
 	steps := 600
 	if testing.Short() {
 		steps = 100
 	}
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
+			t.Parallel()
 			lab := netlab.NewT(t)
 			ns := lab.Namespace("node")
 			config := testConfig()
