@@ -16,12 +16,31 @@ import (
 )
 
 func cleanupCommand() *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Delete our tables; nothing else of this host is touched",
 		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cleanup(cmd.Context(), cmd.OutOrStdout()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !force {
+				if err := cleanupLasts(cmd.Context()); err != nil {
+					return err
+				}
+			}
+			return cleanup(cmd.Context(), cmd.OutOrStdout())
+		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "also while kube-nft runs, which makes them anew")
+	return cmd
+}
+
+// cleanupLasts returns an error if a kube-nft runs here, which would make its tables
+// anew: deleting them would be an outage, and nothing else.
+func cleanupLasts(ctx context.Context) error {
+	if status, err := askStatus(ctx); err == nil {
+		return fmt.Errorf("kube-nft runs here, process %d, and would make its tables anew: stop it first; with --force they are deleted all the same", status.PID)
+	}
+	return nil
 }
 
 // cleanup deletes the tables of all families, also those that are not in use now.

@@ -46,6 +46,9 @@ func runCommand() *cobra.Command {
 				fmt.Fprintln(cmd.OutOrStdout(), "kube-nft", version())
 				return nil
 			case o.cleanup:
+				if err := cleanupLasts(cmd.Context()); err != nil {
+					return err
+				}
 				return cleanup(cmd.Context(), cmd.OutOrStdout())
 			case o.writeTo != "":
 				return o.writeConfig()

@@ -118,6 +118,9 @@ func TestCleanup(t *testing.T) {
 	c.write(t, "web.yaml", withSlices(withNodePort(service("web", 1, everyProtocol(80)...), 30080), c.a)...)
 	c.run(t, "--cluster-cidr", clusterCIDR)
 	c.served(t, c.client, "tcp", netip.AddrPortFrom(clusterIP(1)[ip4], 80), masqueraded, "a")
+	if log, code := command(t, c.node.Namespace, 0, "cleanup"); code != 1 || !strings.Contains(log, "stop it first") {
+		t.Errorf("cleanup beside a kube-nft that runs: code %d, %s", code, log)
+	}
 	c.proxy.stop(t)
 	// What is programmed stays until then.
 	c.served(t, c.client, "tcp", netip.AddrPortFrom(clusterIP(1)[ip6], 80), masqueraded, "a")
