@@ -26,7 +26,7 @@ func (o *migrateOptions) back(ctx context.Context, w io.Writer) error {
 	if stopped.err != nil && !o.force {
 		return o.told(w, []check{stopped}) // which waiting would not mend
 	}
-	mode, missing, err := o.awaitProxy(ctx, served)
+	mode, missing, err := o.awaitProxy(ctx, w, served)
 	if err != nil {
 		return explainPermission(err)
 	}
@@ -63,7 +63,8 @@ func endedHere(ctx context.Context) error {
 
 // awaitProxy waits until kube-proxy runs and its rules carry these frontends, for as long
 // as it may. With --force nobody looks whether it runs.
-func (o *migrateOptions) awaitProxy(ctx context.Context, served []kubeproxy.Frontend) (mode string, missing []kubeproxy.Frontend, err error) {
+func (o *migrateOptions) awaitProxy(ctx context.Context, w io.Writer, served []kubeproxy.Frontend) (mode string, missing []kubeproxy.Frontend, err error) {
+	told := false
 	for began := time.Now(); ; {
 		looked := time.Now()
 		found, err := kubeproxy.Find(ctx)
@@ -74,6 +75,10 @@ func (o *migrateOptions) awaitProxy(ctx context.Context, served []kubeproxy.Fron
 		carried := mode != "" && len(missing) == 0 && (o.force || runsHere(proxiesHere("/proc")) == nil)
 		if carried || o.dryRun || time.Since(began) >= o.wait {
 			return mode, missing, nil
+		}
+		if !told {
+			told = true
+			fmt.Fprintf(w, "waiting up to %v for kube-proxy to run here and to carry %d frontends\n", o.wait, len(served))
 		}
 		select {
 		case <-ctx.Done():
