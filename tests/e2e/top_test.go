@@ -253,7 +253,7 @@ func TestTopScreen(t *testing.T) {
 		}
 	}
 	if most != 20 {
-		s.shows(t, "default/cherry:tcp/tcp", busiest, fmt.Sprintf("%.0f%%", 100*float64(most)/40))
+		s.shows(t, "default/cherry:tcp/tcp", busiest, fmt.Sprintf("%.0f%%", 100*(float64(most)/40)))
 	}
 	s.press(t, keyRight)
 	s.shows(t, "sorted by rate")

@@ -38,6 +38,8 @@ func TestRequests(t *testing.T) {
 	n.replace(n.config, strings.Join([]string{"apiVersion: kubeproxy.config.k8s.io/v1alpha1", "kind: KubeProxyConfiguration", "mode: nftables",
 		"conntrack: {maxPerCore: 0}", "logging: {format: json}"}, "\n"))
 	n.run([]string{"-caps", "net_admin"})
+	n.program.Await(soon, "serving metrics")
+	n.program.Await(soon, "serving health")
 	const metrics, health = "127.0.0.1:10249", "127.0.0.1:10256"
 	get := func(path, host string) string {
 		return fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, host)
@@ -90,6 +92,8 @@ func TestSlowReaders(t *testing.T) {
 	n := newNode(t)
 	n.balanced()
 	n.run([]string{"-caps", "net_admin"})
+	n.program.Await(soon, "serving metrics")
+	n.program.Await(soon, "serving health")
 	health := netip.AddrPortFrom(nodeAddr, 10256).String()
 	balancer := netip.AddrPortFrom(nodeAddr, 32000).String()
 	const many = 400
