@@ -33,6 +33,8 @@ const (
 	restful = 4
 	// peace is after how long without a repair it is over.
 	peace = 10 * time.Minute
+	// So few repairs, each of a change that came by itself, are no fight, however dear.
+	few = 3
 	// Who has had to be answered so often, for so long, goes on.
 	goesOn      = 6
 	goesOnSince = 5 * time.Second
@@ -49,7 +51,7 @@ func (f *fight) provoked(now time.Time) time.Duration {
 		f.began = now
 	}
 	switch {
-	case f.count == 0 || since > max(calm, 2*f.delay, restful*f.took):
+	case f.count == 0, f.count < few && since > calm, since > max(calm, 2*f.delay, restful*f.took):
 		f.delay = 0
 	default:
 		f.delay = min(max(firstWait, 2*f.delay, restful*f.took), max(briefWait, thrifty*f.took), lastWait)

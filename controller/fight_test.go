@@ -24,7 +24,7 @@ func TestFight(t *testing.T) {
 		{"ten a second", 100 * time.Millisecond, time.Millisecond, briefWait, 210, true},
 		{"now and then", 3 * time.Second, time.Millisecond, 0, 20, true},
 		{"rarely", 30 * time.Second, time.Millisecond, 0, 2, false},
-		{"now and then, dear", 3 * time.Second, time.Second, lastWait, 10, true},
+		{"now and then, dear", 3 * time.Second, time.Second, lastWait, 12, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var f fight
