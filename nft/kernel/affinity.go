@@ -4,7 +4,6 @@ package kernel
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -132,22 +131,15 @@ func decodeEntry(f nft.Family, attr []byte) (e entry, err error) {
 			value, err = nft.DecodeData(wire.First(v, unix.NFTA_DATA_VALUE), f, nft.Endpoints)
 			e.to = value.To
 		case unix.NFTA_SET_ELEM_TIMEOUT:
-			e.timeout = u64(v)
+			e.timeout = wire.U64(v)
 		case unix.NFTA_SET_ELEM_EXPIRATION:
-			e.expires = u64(v)
+			e.expires = wire.U64(v)
 		}
 		if err != nil {
 			return e, err
 		}
 	}
 	return e, nil
-}
-
-func u64(b []byte) uint64 {
-	if len(b) != 8 {
-		return 0
-	}
-	return binary.BigEndian.Uint64(b)
 }
 
 // edit is what changes in one map from clients to endpoints.

@@ -45,7 +45,7 @@ func (c *Conn) countEntries(f nft.Family) (map[string]int, error) {
 	counts := make(map[string]int)
 	c.begin(unix.NFT_MSG_GETSET, f, unix.NLM_F_DUMP)
 	err := c.ask(func(body []byte) error {
-		name := cstring(wire.First(body, unix.NFTA_SET_NAME))
+		name := wire.String(wire.First(body, unix.NFTA_SET_NAME))
 		if _, _, ok := nft.ParseAffinityMap(name); !ok {
 			return nil
 		}
@@ -53,7 +53,7 @@ func (c *Conn) countEntries(f nft.Family) (map[string]int, error) {
 		if count == nil {
 			return nft.ErrUncounted
 		}
-		counts[name] = int(u32(count))
+		counts[name] = int(wire.U32(count))
 		return nil
 	})
 	if errors.Is(err, unix.ENOENT) {

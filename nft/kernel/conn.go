@@ -231,7 +231,7 @@ func decodeError(h unix.NlMsghdr, body []byte) (errno unix.Errno, detail string,
 	for typ, v := range wire.Attrs(rest) {
 		switch {
 		case typ == unix.NLMSGERR_ATTR_MSG:
-			detail = cstring(v)
+			detail = wire.String(v)
 		case typ == unix.NLMSGERR_ATTR_OFFS && len(v) == 4:
 			offset = binary.NativeEndian.Uint32(v)
 		}

@@ -95,7 +95,7 @@ func (c *Conn) dumpElements(f nft.Family, set nft.Set, each func(nft.Element, ui
 func (c *Conn) tableHandle(f nft.Family) (handle uint64, err error) {
 	c.begin(unix.NFT_MSG_GETTABLE, f, 0)
 	err = c.ask(func(body []byte) error {
-		handle = u64(wire.First(body, nftaTableHandle))
+		handle = wire.U64(wire.First(body, nftaTableHandle))
 		return nil
 	})
 	return handle, err
@@ -105,7 +105,7 @@ func (c *Conn) tableHandle(f nft.Family) (handle uint64, err error) {
 func (c *Conn) generation(f nft.Family) (n uint32, err error) {
 	c.begin(unix.NFT_MSG_GETGEN, f, 0)
 	err = c.ask(func(body []byte) error {
-		n = u32(wire.First(body, unix.NFTA_GEN_ID))
+		n = wire.U32(wire.First(body, unix.NFTA_GEN_ID))
 		return nil
 	})
 	return n, err

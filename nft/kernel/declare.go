@@ -186,17 +186,17 @@ func (b *batch) describe(index int, offset uint32) string {
 	body := msg[wire.HeaderLen+wire.FamilyLen:]
 	switch typ {
 	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
-		name := cstring(wire.First(body, unix.NFTA_SET_ELEM_LIST_SET))
+		name := wire.String(wire.First(body, unix.NFTA_SET_ELEM_LIST_SET))
 		words = append(words, name)
 		if e, ok := elementAt(msg, family, name, int(offset)); ok {
 			words[len(words)-1] = e.String()
 		}
 	case unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET:
-		words = append(words, cstring(wire.First(body, unix.NFTA_SET_NAME)))
+		words = append(words, wire.String(wire.First(body, unix.NFTA_SET_NAME)))
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
-		words = append(words, cstring(wire.First(body, unix.NFTA_CHAIN_NAME)))
+		words = append(words, wire.String(wire.First(body, unix.NFTA_CHAIN_NAME)))
 	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
-		words = append(words, cstring(wire.First(body, unix.NFTA_RULE_CHAIN)))
+		words = append(words, wire.String(wire.First(body, unix.NFTA_RULE_CHAIN)))
 	}
 	return strings.Join(words, " ")
 }

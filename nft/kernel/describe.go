@@ -59,7 +59,7 @@ func (c *Conn) Describe(ctx context.Context, f nft.Family) (Description, error) 
 // rawRule is a rule's expressions.
 func rawRule(body []byte) (r nft.RawRule) {
 	for _, e := range wire.Attrs(wire.First(body, unix.NFTA_RULE_EXPRESSIONS)) {
-		r = append(r, nft.RawExpr{Name: cstring(wire.First(e, unix.NFTA_EXPR_NAME)), Data: wire.First(e, unix.NFTA_EXPR_DATA)})
+		r = append(r, nft.RawExpr{Name: wire.String(wire.First(e, unix.NFTA_EXPR_NAME)), Data: wire.First(e, unix.NFTA_EXPR_DATA)})
 	}
 	return r
 }

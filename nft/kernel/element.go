@@ -192,13 +192,13 @@ func decodeVerdict(data []byte) nft.Chain {
 	verdict := wire.First(data, unix.NFTA_DATA_VERDICT)
 	code := wire.First(verdict, unix.NFTA_VERDICT_CODE)
 	switch {
-	case len(code) == 4 && u32(code) == verdictDrop:
+	case len(code) == 4 && wire.U32(code) == verdictDrop:
 		return nft.Chain{Kind: nft.Drop}
-	case u32(code) != verdictGoto && u32(code) != verdictJump:
+	case wire.U32(code) != verdictGoto && wire.U32(code) != verdictJump:
 		return nft.Chain{}
 	}
-	chain, _ := nft.ParseChain(cstring(wire.First(verdict, unix.NFTA_VERDICT_CHAIN)))
-	if chain.Returns() != (u32(code) == verdictJump) {
+	chain, _ := nft.ParseChain(wire.String(wire.First(verdict, unix.NFTA_VERDICT_CHAIN)))
+	if chain.Returns() != (wire.U32(code) == verdictJump) {
 		return nft.Chain{}
 	}
 	return chain

@@ -50,7 +50,7 @@ func FuzzInventory(f *testing.F) {
 			case unix.NFT_MSG_NEWSET:
 				found.addSet(body)
 			case unix.NFT_MSG_NEWCHAIN:
-				found.chains[cstring(wire.First(body, unix.NFTA_CHAIN_NAME))] = body
+				found.chains[wire.String(wire.First(body, unix.NFTA_CHAIN_NAME))] = body
 			case unix.NFT_MSG_NEWRULE:
 				found.addRule(body)
 			}
@@ -107,7 +107,7 @@ func FuzzElements(f *testing.F) {
 					checkVerdict(t, e.Value.Verdict)
 				}
 				if a := e.Key.Range.Prefix().Addr(); set.Ranged() && !set.Concatenated() && a.IsValid() {
-					bounds.add(a, u32(wire.First(v, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0)
+					bounds.add(a, wire.U32(wire.First(v, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0)
 				}
 			}
 			if bounds.ranges(family, set, &contents) == nil {

@@ -46,11 +46,11 @@ func decodeGeneration(attrs []byte) (uint32, nft.Process) {
 	for typ, v := range wire.Attrs(attrs) {
 		switch typ {
 		case unix.NFTA_GEN_ID:
-			generation = u32(v)
+			generation = wire.U32(v)
 		case unix.NFTA_GEN_PROC_PID:
-			p.PID = u32(v)
+			p.PID = wire.U32(v)
 		case unix.NFTA_GEN_PROC_NAME:
-			p.Name = cstring(v)
+			p.Name = wire.String(v)
 		}
 	}
 	return generation, p

@@ -74,7 +74,7 @@ func (q *inquiry) answer(h unix.NlMsghdr, body []byte) error {
 	if len(body) < wire.FamilyLen {
 		return nil
 	}
-	set, ok := nft.ParseSet(cstring(wire.First(body[wire.FamilyLen:], unix.NFTA_SET_ELEM_LIST_SET)))
+	set, ok := nft.ParseSet(wire.String(wire.First(body[wire.FamilyLen:], unix.NFTA_SET_ELEM_LIST_SET)))
 	if !ok {
 		return nil
 	}

@@ -28,7 +28,7 @@ func (w *hearing) message(h header, body []byte) (nft.Foreign, bool) {
 		return f, len(f.Touched) > 0
 	}
 	// Attribute 1 is the table's name in every kind of notification.
-	if (family == nft.IPv4 || family == nft.IPv6) && cstring(wire.First(attrs, unix.NFTA_TABLE_NAME)) == nft.TableName {
+	if (family == nft.IPv4 || family == nft.IPv6) && wire.String(wire.First(attrs, unix.NFTA_TABLE_NAME)) == nft.TableName {
 		w.of(family).hear(h.Type&0xff, attrs)
 	}
 	return nft.Foreign{}, false
@@ -52,13 +52,13 @@ type touching nft.Touched
 func (t *touching) hear(typ uint16, attrs []byte) {
 	switch typ {
 	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
-		t.elements(cstring(wire.First(attrs, unix.NFTA_SET_ELEM_LIST_SET)), wire.First(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS))
+		t.elements(wire.String(wire.First(attrs, unix.NFTA_SET_ELEM_LIST_SET)), wire.First(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS))
 	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
-		t.constant("chain " + cstring(wire.First(attrs, unix.NFTA_CHAIN_NAME)))
+		t.constant("chain " + wire.String(wire.First(attrs, unix.NFTA_CHAIN_NAME)))
 	case unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE:
-		t.constant("a rule in chain " + cstring(wire.First(attrs, unix.NFTA_RULE_CHAIN)))
+		t.constant("a rule in chain " + wire.String(wire.First(attrs, unix.NFTA_RULE_CHAIN)))
 	case unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET:
-		t.constant("set " + cstring(wire.First(attrs, unix.NFTA_SET_NAME)))
+		t.constant("set " + wire.String(wire.First(attrs, unix.NFTA_SET_NAME)))
 	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE:
 		t.constant("the table")
 	default:

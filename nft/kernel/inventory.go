@@ -60,7 +60,7 @@ func (c *Conn) inventory(f nft.Family) (*inventory, error) {
 		return nil, fmt.Errorf("read chains: %w", err)
 	}
 	for _, body := range chains {
-		found.chains[cstring(wire.First(body, unix.NFTA_CHAIN_NAME))] = body
+		found.chains[wire.String(wire.First(body, unix.NFTA_CHAIN_NAME))] = body
 	}
 	rules, err := c.list(unix.NFT_MSG_GETRULE, f)
 	if err != nil {
@@ -75,19 +75,19 @@ func (c *Conn) inventory(f nft.Family) (*inventory, error) {
 func (v *inventory) addSet(body []byte) {
 	d := declared{
 		declaration: declaration{
-			flags:    u32(wire.First(body, unix.NFTA_SET_FLAGS)),
-			keyLen:   u32(wire.First(body, unix.NFTA_SET_KEY_LEN)),
-			dataType: u32(wire.First(body, unix.NFTA_SET_DATA_TYPE)),
-			dataLen:  u32(wire.First(body, unix.NFTA_SET_DATA_LEN)),
+			flags:    wire.U32(wire.First(body, unix.NFTA_SET_FLAGS)),
+			keyLen:   wire.U32(wire.First(body, unix.NFTA_SET_KEY_LEN)),
+			dataType: wire.U32(wire.First(body, unix.NFTA_SET_DATA_TYPE)),
+			dataLen:  wire.U32(wire.First(body, unix.NFTA_SET_DATA_LEN)),
 			counted:  wire.First(body, nftaSetExpr) != nil,
 		},
-		size:  u32(wire.First(wire.First(body, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE)),
+		size:  wire.U32(wire.First(wire.First(body, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE)),
 		count: -1,
 	}
 	if n := wire.First(body, nftaSetCount); n != nil {
-		d.count = int(u32(n))
+		d.count = int(wire.U32(n))
 	}
-	v.sets[cstring(wire.First(body, unix.NFTA_SET_NAME))] = d
+	v.sets[wire.String(wire.First(body, unix.NFTA_SET_NAME))] = d
 }
 
 // addRule notes the hash of a rule; one without, so not ours, counts as "?".
@@ -96,14 +96,14 @@ func (v *inventory) addRule(body []byte) {
 	if udata := wire.First(body, unix.NFTA_RULE_USERDATA); len(udata) == 10 && udata[0] == udataRuleHash {
 		hash = string(udata[2:])
 	}
-	chain := cstring(wire.First(body, unix.NFTA_RULE_CHAIN))
+	chain := wire.String(wire.First(body, unix.NFTA_RULE_CHAIN))
 	v.rules[chain] += hash
 	if c, ok := nft.ParseChain(chain); !ok || c.Port == (nft.Port{}) {
 		v.raw[chain] = append(v.raw[chain], rawRule(body))
 	}
 	for _, e := range wire.Attrs(wire.First(body, unix.NFTA_RULE_EXPRESSIONS)) {
-		if cstring(wire.First(e, unix.NFTA_EXPR_NAME)) == "dynset" {
-			v.timeouts[chain] = uint32(u64(wire.First(wire.First(e, unix.NFTA_EXPR_DATA), unix.NFTA_DYNSET_TIMEOUT)) / 1000)
+		if wire.String(wire.First(e, unix.NFTA_EXPR_NAME)) == "dynset" {
+			v.timeouts[chain] = uint32(wire.U64(wire.First(wire.First(e, unix.NFTA_EXPR_DATA), unix.NFTA_DYNSET_TIMEOUT)) / 1000)
 		}
 	}
 }
@@ -253,10 +253,10 @@ func sameHook(want *nft.Hook, chain []byte) bool {
 	if want == nil || hook == nil {
 		return want == nil && hook == nil
 	}
-	return want.Type == cstring(wire.First(chain, unix.NFTA_CHAIN_TYPE)) &&
-		want.Number == u32(wire.First(hook, unix.NFTA_HOOK_HOOKNUM)) &&
-		want.Priority == int32(u32(wire.First(hook, unix.NFTA_HOOK_PRIORITY))) &&
-		u32(wire.First(chain, unix.NFTA_CHAIN_POLICY)) == nfAccept
+	return want.Type == wire.String(wire.First(chain, unix.NFTA_CHAIN_TYPE)) &&
+		want.Number == wire.U32(wire.First(hook, unix.NFTA_HOOK_HOOKNUM)) &&
+		want.Priority == int32(wire.U32(wire.First(hook, unix.NFTA_HOOK_PRIORITY))) &&
+		wire.U32(wire.First(chain, unix.NFTA_CHAIN_POLICY)) == nfAccept
 }
 
 // boundaries are the beginnings and ends of ranges in a set of one field.

@@ -100,7 +100,7 @@ func (b *batch) expressionAt(index, offset int) string {
 	}
 	for _, v := range wire.Attrs(wire.First(msg[wire.HeaderLen+wire.FamilyLen:], unix.NFTA_RULE_EXPRESSIONS)) {
 		if at := cap(msg) - cap(v); at-wire.AttrLen <= offset && offset < at+len(v) {
-			return cstring(wire.First(v, unix.NFTA_EXPR_NAME))
+			return wire.String(wire.First(v, unix.NFTA_EXPR_NAME))
 		}
 	}
 	return ""

@@ -77,7 +77,7 @@ func (c *Conn) readTable(f nft.Family) (version int, dormant bool, err error) {
 	c.begin(unix.NFT_MSG_GETTABLE, f, 0)
 	err = c.ask(func(body []byte) error {
 		comment = nft.DecodeComment(wire.First(body, nftaTableUserData))
-		dormant = u32(wire.First(body, unix.NFTA_TABLE_FLAGS))&nftTableDormant != 0
+		dormant = wire.U32(wire.First(body, unix.NFTA_TABLE_FLAGS))&nftTableDormant != 0
 		return nil
 	})
 	switch {
@@ -150,7 +150,7 @@ func (c *Conn) list(typ uint16, f nft.Family) ([][]byte, error) {
 	seen := make(map[string]bool) // a dump may be repeated, or repeat itself
 	var all [][]byte
 	err := c.ask(func(body []byte) error {
-		if key := string(body); cstring(wire.First(body, unix.NFTA_TABLE_NAME)) == nft.TableName && !seen[key] {
+		if key := string(body); wire.String(wire.First(body, unix.NFTA_TABLE_NAME)) == nft.TableName && !seen[key] {
 			seen[key] = true
 			all = append(all, []byte(key))
 		}
@@ -170,7 +170,7 @@ func (c *Conn) readElements(f nft.Family, set nft.Set, contents *nft.Contents) e
 				return fmt.Errorf("%w: %w", nft.ErrSchema, err)
 			}
 			if set.Ranged() && !set.Concatenated() {
-				bounds.add(e.Key.Range.Prefix().Addr(), u32(wire.First(v, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0)
+				bounds.add(e.Key.Range.Prefix().Addr(), wire.U32(wire.First(v, unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0)
 				continue
 			}
 			contents.Put(e)

@@ -120,7 +120,7 @@ func (c *Conn) traced() (owner uint32, exists bool, err error) {
 	c.batch.clear(trace.TableName)
 	c.batch.message(unix.NFT_MSG_GETTABLE, trace.Inet, 0)
 	err = c.ask(func(body []byte) error {
-		owner, exists = u32(wire.First(body, nftaTableOwner)), true
+		owner, exists = wire.U32(wire.First(body, nftaTableOwner)), true
 		return nil
 	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EAFNOSUPPORT) {

@@ -34,11 +34,11 @@ func (c *Conn) BaseChain(t trace.Table, name string) (found BaseChain, ok bool, 
 	c.batch.str(unix.NFTA_CHAIN_NAME, name)
 	err = c.ask(func(body []byte) error {
 		hook := wire.First(body, unix.NFTA_CHAIN_HOOK)
-		if number := u32(wire.First(hook, unix.NFTA_HOOK_HOOKNUM)); hook != nil && int(number) < len(hookNames) {
+		if number := wire.U32(wire.First(hook, unix.NFTA_HOOK_HOOKNUM)); hook != nil && int(number) < len(hookNames) {
 			found, ok = BaseChain{
 				Hook:     hookNames[number],
-				Type:     cstring(wire.First(body, unix.NFTA_CHAIN_TYPE)),
-				Priority: int32(u32(wire.First(hook, unix.NFTA_HOOK_PRIORITY))),
+				Type:     wire.String(wire.First(body, unix.NFTA_CHAIN_TYPE)),
+				Priority: int32(wire.U32(wire.First(hook, unix.NFTA_HOOK_PRIORITY))),
 			}, true
 		}
 		return nil
@@ -89,14 +89,14 @@ func (c *Conn) Rule(t trace.Table, chain string, handle uint64) (found RuleInfo,
 // in a match and refuse by a target (nft_compat.c, xt_comment.h).
 func (r *RuleInfo) add(e []byte) {
 	data := wire.First(e, unix.NFTA_EXPR_DATA)
-	switch cstring(wire.First(e, unix.NFTA_EXPR_NAME)) {
+	switch wire.String(wire.First(e, unix.NFTA_EXPR_NAME)) {
 	case "reject":
 		r.Rejects = true
 	case "target":
-		r.Rejects = r.Rejects || cstring(wire.First(data, unix.NFTA_TARGET_NAME)) == "REJECT"
+		r.Rejects = r.Rejects || wire.String(wire.First(data, unix.NFTA_TARGET_NAME)) == "REJECT"
 	case "match":
-		if cstring(wire.First(data, unix.NFTA_MATCH_NAME)) == "comment" && r.Comment == "" {
-			r.Comment = cstring(wire.First(data, unix.NFTA_MATCH_INFO))
+		if wire.String(wire.First(data, unix.NFTA_MATCH_NAME)) == "comment" && r.Comment == "" {
+			r.Comment = wire.String(wire.First(data, unix.NFTA_MATCH_INFO))
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/nft"
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // layout says where things are in an entry of a table of xtables
@@ -140,13 +141,13 @@ func (e *entry) read(f nft.Family, target int) {
 		if size < extensionLen || at+size > target {
 			break
 		}
-		e.rule.match(cstring(e.bytes[at+2:at+2+extensionName]), e.bytes[at+extensionLen:at+size])
+		e.rule.match(wire.String(e.bytes[at+2:at+2+extensionName]), e.bytes[at+extensionLen:at+size])
 		at += size
 	}
 	data := e.bytes[target+extensionLen:]
-	switch cstring(e.bytes[target+2 : target+2+extensionName]) {
+	switch wire.String(e.bytes[target+2 : target+2+extensionName]) {
 	case errorTarget:
-		e.rule.chain = cstring(data)
+		e.rule.chain = wire.String(data)
 	case standardTarget:
 		if len(data) >= 4 {
 			e.jump = int(int32(binary.NativeEndian.Uint32(data)))

@@ -44,18 +44,18 @@ func parseRule(f nft.Family, body []byte) (table string, r rule) {
 	for typ, v := range wire.Attrs(body) {
 		switch typ {
 		case unix.NFTA_RULE_TABLE:
-			table = cstring(v)
+			table = wire.String(v)
 		case unix.NFTA_RULE_CHAIN:
-			r.chain = cstring(v)
+			r.chain = wire.String(v)
 		case unix.NFTA_RULE_HANDLE:
-			r.handle = u64(v)
+			r.handle = wire.U64(v)
 		case unix.NFTA_RULE_USERDATA:
 			if c := userComment(v, commentOfRule); c != "" {
 				r.comment = c
 			}
 		case unix.NFTA_RULE_EXPRESSIONS:
 			for _, e := range wire.Attrs(v) {
-				r.expression(f, cstring(wire.First(e, unix.NFTA_EXPR_NAME)), wire.First(e, unix.NFTA_EXPR_DATA), &registers)
+				r.expression(f, wire.String(wire.First(e, unix.NFTA_EXPR_NAME)), wire.First(e, unix.NFTA_EXPR_DATA), &registers)
 			}
 		}
 	}
@@ -67,7 +67,7 @@ func parseRule(f nft.Family, body []byte) (table string, r rule) {
 func userComment(b []byte, typ byte) string {
 	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
 		if b[0] == typ {
-			return cstring(b[2 : 2+int(b[1])])
+			return wire.String(b[2 : 2+int(b[1])])
 		}
 		b = b[2+int(b[1]):]
 	}
@@ -76,27 +76,27 @@ func userComment(b []byte, typ byte) string {
 
 func (r *rule) expression(f nft.Family, name string, data []byte, registers *[32]register) {
 	attr := func(typ uint16) []byte { return wire.First(data, typ) }
-	at := func(typ uint16) *register { return &registers[u32(attr(typ))%32] }
+	at := func(typ uint16) *register { return &registers[wire.U32(attr(typ))%32] }
 	switch name {
 	case "immediate":
 		verdict := wire.First(attr(unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
-		if code := u32(wire.First(verdict, unix.NFTA_VERDICT_CODE)); code == verdictJump || code == verdictGoto {
-			r.target = cstring(wire.First(verdict, unix.NFTA_VERDICT_CHAIN))
+		if code := wire.U32(wire.First(verdict, unix.NFTA_VERDICT_CODE)); code == verdictJump || code == verdictGoto {
+			r.target = wire.String(wire.First(verdict, unix.NFTA_VERDICT_CHAIN))
 		}
 	case "match":
-		r.match(cstring(attr(unix.NFTA_MATCH_NAME)), attr(unix.NFTA_MATCH_INFO))
+		r.match(wire.String(attr(unix.NFTA_MATCH_NAME)), attr(unix.NFTA_MATCH_INFO))
 	case "meta":
 		*at(unix.NFTA_META_DREG) = regOther
-		if u32(attr(unix.NFTA_META_KEY)) == unix.NFT_META_L4PROTO {
+		if wire.U32(attr(unix.NFTA_META_KEY)) == unix.NFT_META_L4PROTO {
 			*at(unix.NFTA_META_DREG) = regProto
 		}
 	case "payload":
-		*at(unix.NFTA_PAYLOAD_DREG) = payload(f, u32(attr(unix.NFTA_PAYLOAD_BASE)), u32(attr(unix.NFTA_PAYLOAD_OFFSET)))
+		*at(unix.NFTA_PAYLOAD_DREG) = payload(f, wire.U32(attr(unix.NFTA_PAYLOAD_BASE)), wire.U32(attr(unix.NFTA_PAYLOAD_OFFSET)))
 	case "bitwise":
 		*at(unix.NFTA_BITWISE_DREG) = regOther
 	case "cmp":
 		value := wire.First(attr(unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE)
-		r.compare(*at(unix.NFTA_CMP_SREG), u32(attr(unix.NFTA_CMP_OP)) == unix.NFT_CMP_EQ, value)
+		r.compare(*at(unix.NFTA_CMP_SREG), wire.U32(attr(unix.NFTA_CMP_OP)) == unix.NFT_CMP_EQ, value)
 	}
 }
 
@@ -142,9 +142,9 @@ func (r *rule) match(name string, info []byte) {
 	at, ok := ports[name]
 	switch {
 	case name == "comment":
-		r.comment = cstring(info)
+		r.comment = wire.String(info)
 	case name == "nfacct":
-		r.account = cstring(info)
+		r.account = wire.String(info)
 	case ok && len(info) >= at+4:
 		first, last := binary.NativeEndian.Uint16(info[at:]), binary.NativeEndian.Uint16(info[at+2:])
 		if first == last {

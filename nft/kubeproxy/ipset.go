@@ -54,8 +54,8 @@ func (s *socket) findSets() (names []string, nodePorts map[nodePort]bool, err er
 	ports := make(map[string]nft.Proto)
 	begin := func() { names = nil; clear(ports) }
 	err = s.list(ipsets|ipsetList, unix.AF_UNSPEC, headers, begin, func(body []byte) {
-		name := cstring(wire.First(body, ipsetAttrName))
-		ipv4, ok := setOf(name, cstring(wire.First(body, ipsetAttrType)))
+		name := wire.String(wire.First(body, ipsetAttrName))
+		ipv4, ok := setOf(name, wire.String(wire.First(body, ipsetAttrType)))
 		if !ok || slices.Contains(names, name) {
 			return
 		}

@@ -119,7 +119,7 @@ func parseService(b []byte) (s VirtualService, ok bool) {
 		addr = addr[:4]
 	}
 	s.Proto, s.Port = nft.Proto(u16(serviceProto)), binary.BigEndian.Uint16(port)
-	s.Scheduler = cstring(wire.First(b, serviceScheduler))
+	s.Scheduler = wire.String(wire.First(b, serviceScheduler))
 	s.Addr, ok = netip.AddrFromSlice(addr)
 	return s, ok
 }

@@ -507,7 +507,7 @@ func TestAccounts(t *testing.T) {
 					if err := s.send(request(nil, unix.NFNL_SUBSYS_ACCT<<8|typ, flags, s.seq, unix.AF_UNSPEC, attrs)); err != nil {
 						return err
 					}
-					_, err = s.entries(func(body []byte) { names = append(names, cstring(wire.First(body, accountName))) })
+					_, err = s.entries(func(body []byte) { names = append(names, wire.String(wire.First(body, accountName))) })
 					return err
 				})
 				if err != nil {

@@ -106,7 +106,7 @@ func isDummy(index int) (bool, error) {
 	for _, m := range answers {
 		if len(m.Data) >= unix.SizeofIfInfomsg {
 			info := wire.First(m.Data[unix.SizeofIfInfomsg:], unix.IFLA_LINKINFO)
-			return cstring(wire.First(info, unix.IFLA_INFO_KIND)) == "dummy", nil
+			return wire.String(wire.First(info, unix.IFLA_INFO_KIND)) == "dummy", nil
 		}
 	}
 	return false, fmt.Errorf("read device %s: no answer", device)

@@ -159,7 +159,7 @@ func (s *socket) generation() (number uint32, err error) {
 	if err := s.send(request(nil, nftables|unix.NFT_MSG_GETGEN, unix.NLM_F_ACK, s.seq, unix.AF_UNSPEC, nil)); err != nil {
 		return 0, err
 	}
-	_, err = s.entries(func(body []byte) { number = u32(wire.First(body, unix.NFTA_GEN_ID)) })
+	_, err = s.entries(func(body []byte) { number = wire.U32(wire.First(body, unix.NFTA_GEN_ID)) })
 	return number, err
 }
 
@@ -259,26 +259,3 @@ func permission(err error) error {
 
 // text is an attribute that is a string.
 func text(typ uint16, s string) []byte { return wire.AppendAttr(nil, typ, append([]byte(s), 0)...) }
-
-func cstring(b []byte) string {
-	for i, c := range b {
-		if c == 0 {
-			return string(b[:i])
-		}
-	}
-	return string(b)
-}
-
-func u32(b []byte) uint32 {
-	if len(b) != 4 {
-		return 0
-	}
-	return binary.BigEndian.Uint32(b)
-}
-
-func u64(b []byte) uint64 {
-	if len(b) != 8 {
-		return 0
-	}
-	return binary.BigEndian.Uint64(b)
-}

@@ -39,8 +39,8 @@ func (s *socket) findTables(f nft.Family) (found []Table, frontends []Frontend, 
 	var isProxys bool
 	begin := func() { handle, isProxys = 0, false }
 	err = s.list(nftables|unix.NFT_MSG_GETTABLE, uint8(f), nil, begin, func(body []byte) {
-		if cstring(wire.First(body, unix.NFTA_TABLE_NAME)) == proxyTable {
-			handle = u64(wire.First(body, nftaTableHandle))
+		if wire.String(wire.First(body, unix.NFTA_TABLE_NAME)) == proxyTable {
+			handle = wire.U64(wire.First(body, nftaTableHandle))
 			isProxys = userComment(wire.First(body, nftaTableUserdata), tableCommentType) == tableComment
 		}
 	})
@@ -58,7 +58,7 @@ func (s *socket) findTables(f nft.Family) (found []Table, frontends []Frontend, 
 
 func (s *socket) hasChain(f nft.Family, table, chain string) (found bool, err error) {
 	err = s.list(nftables|unix.NFT_MSG_GETCHAIN, uint8(f), nil, func() { found = false }, func(body []byte) {
-		found = found || (cstring(wire.First(body, unix.NFTA_CHAIN_TABLE)) == table && cstring(wire.First(body, unix.NFTA_CHAIN_NAME)) == chain)
+		found = found || (wire.String(wire.First(body, unix.NFTA_CHAIN_TABLE)) == table && wire.String(wire.First(body, unix.NFTA_CHAIN_NAME)) == chain)
 	})
 	return found, explain("read chains", err)
 }
@@ -105,18 +105,18 @@ func frontendOf(f nft.Family, key []byte) (found Frontend, ok bool) {
 func (s *socket) findNFT(f nft.Family) (found []Rules, frontends []Frontend, err error) {
 	tables := make(map[string]*iptable)
 	err = s.list(nftables|unix.NFT_MSG_GETCHAIN, uint8(f), nil, func() { clear(tables) }, func(body []byte) {
-		name := cstring(wire.First(body, unix.NFTA_CHAIN_TABLE))
+		name := wire.String(wire.First(body, unix.NFTA_CHAIN_TABLE))
 		if !slices.Contains(iptables, name) {
 			return
 		}
 		if tables[name] == nil {
 			tables[name] = &iptable{backend: IPTablesNFT, family: f, name: name}
 		}
-		chain := cstring(wire.First(body, unix.NFTA_CHAIN_NAME))
+		chain := wire.String(wire.First(body, unix.NFTA_CHAIN_NAME))
 		if wire.First(body, unix.NFTA_CHAIN_HOOK) == nil {
 			tables[name].chains = append(tables[name].chains, chain)
 		} else if chain == "FORWARD" {
-			tables[name].drops = u32(wire.First(body, unix.NFTA_CHAIN_POLICY)) == nfDrop
+			tables[name].drops = wire.U32(wire.First(body, unix.NFTA_CHAIN_POLICY)) == nfDrop
 		}
 	})
 	if err != nil {

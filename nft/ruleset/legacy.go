@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kube-nft/kube-nft/nft/wire"
 )
 
 // Tables of xtables. The kernel gives a table as one blob of entries, each with
@@ -178,15 +180,15 @@ func (p *xtParser) target(entry []byte) int {
 
 // nameChain notes where a chain that others lead to begins: behind its name.
 func (p *xtParser) nameChain(off int, entry []byte) {
-	if target := entry[p.target(entry):]; cstring(target[2:31]) == "ERROR" {
-		p.names[off+len(entry)] = cstring(target[xtHeader:])
+	if target := entry[p.target(entry):]; wire.String(target[2:31]) == "ERROR" {
+		p.names[off+len(entry)] = wire.String(target[xtHeader:])
 	}
 }
 
 // add adds an entry to its chain.
 func (p *xtParser) add(off int, entry []byte) {
 	target := entry[p.target(entry):]
-	name, info := cstring(target[2:31]), target[xtHeader:]
+	name, info := wire.String(target[2:31]), target[xtHeader:]
 	if chain, ok := p.names[off]; ok {
 		if p.table.Chains[chain] == nil {
 			p.table.Chains[chain] = &Chain{Name: chain}
@@ -207,7 +209,7 @@ func (p *xtParser) add(off int, entry []byte) {
 		if n < xtHeader || at+n > p.target(entry) {
 			break
 		}
-		d.xtMatchOf(cstring(entry[at+2:at+31]), uint32(entry[at+31]), entry[at+xtHeader:at+n])
+		d.xtMatchOf(wire.String(entry[at+2:at+31]), uint32(entry[at+31]), entry[at+xtHeader:at+n])
 		at += n
 	}
 	if name == "" {

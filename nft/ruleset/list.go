@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -116,13 +115,13 @@ func (r *reader) readAll(ctx context.Context) (interrupted bool, err error) {
 }
 
 func (r *reader) addTable(f Family, body []byte) error {
-	name := cstring(wire.First(body, unix.NFTA_TABLE_NAME))
-	flags := u32(wire.First(body, unix.NFTA_TABLE_FLAGS))
+	name := wire.String(wire.First(body, unix.NFTA_TABLE_NAME))
+	flags := wire.U32(wire.First(body, unix.NFTA_TABLE_FLAGS))
 	r.tables[tableKey{f, name}] = &Table{
 		Family: f, Name: name,
 		Comment: nft.DecodeComment(wire.First(body, nftaTableUserData)),
 		Dormant: flags&unix.NFT_TABLE_F_DORMANT != 0,
-		Owner:   u32(wire.First(body, nftaTableOwner)),
+		Owner:   wire.U32(wire.First(body, nftaTableOwner)),
 		Chains:  make(map[string]*Chain), Sets: make(map[string]*Set),
 	}
 	return nil
@@ -131,7 +130,7 @@ func (r *reader) addTable(f Family, body []byte) error {
 // table is that of an entry: attribute 1 names it in all of them. One that came
 // since the tables were read has none, and the list is read again.
 func (r *reader) table(f Family, body []byte) *Table {
-	return r.tables[tableKey{f, cstring(wire.First(body, unix.NFTA_TABLE_NAME))}]
+	return r.tables[tableKey{f, wire.String(wire.First(body, unix.NFTA_TABLE_NAME))}]
 }
 
 func (r *reader) addChain(f Family, body []byte) error {
@@ -139,20 +138,20 @@ func (r *reader) addChain(f Family, body []byte) error {
 	if t == nil {
 		return nil
 	}
-	c := &Chain{Name: cstring(wire.First(body, unix.NFTA_CHAIN_NAME))}
+	c := &Chain{Name: wire.String(wire.First(body, unix.NFTA_CHAIN_NAME))}
 	if hook := wire.First(body, unix.NFTA_CHAIN_HOOK); hook != nil {
-		c.Hook = hookName(f, u32(wire.First(hook, unix.NFTA_HOOK_HOOKNUM)))
-		c.Priority = int32(u32(wire.First(hook, unix.NFTA_HOOK_PRIORITY)))
-		c.Type = cstring(wire.First(body, unix.NFTA_CHAIN_TYPE))
-		c.Drop = u32(wire.First(body, unix.NFTA_CHAIN_POLICY)) == nfDrop && wire.First(body, unix.NFTA_CHAIN_POLICY) != nil
+		c.Hook = hookName(f, wire.U32(wire.First(hook, unix.NFTA_HOOK_HOOKNUM)))
+		c.Priority = int32(wire.U32(wire.First(hook, unix.NFTA_HOOK_PRIORITY)))
+		c.Type = wire.String(wire.First(body, unix.NFTA_CHAIN_TYPE))
+		c.Drop = wire.U32(wire.First(body, unix.NFTA_CHAIN_POLICY)) == nfDrop && wire.First(body, unix.NFTA_CHAIN_POLICY) != nil
 		for typ, dev := range wire.Attrs(wire.First(hook, nftaHookDevs)) {
 			if typ == nftaDeviceName {
-				c.Devices = append(c.Devices, cstring(dev))
+				c.Devices = append(c.Devices, wire.String(dev))
 			}
 		}
 		// Before Linux 5.5 the kernel says one device, by another attribute.
 		if dev := wire.First(hook, unix.NFTA_HOOK_DEV); dev != nil && c.Devices == nil {
-			c.Devices = append(c.Devices, cstring(dev))
+			c.Devices = append(c.Devices, wire.String(dev))
 		}
 	}
 	t.Chains[c.Name] = c
@@ -179,17 +178,17 @@ func (r *reader) addSet(f Family, body []byte) error {
 	if t == nil {
 		return nil
 	}
-	flags := u32(wire.First(body, unix.NFTA_SET_FLAGS))
+	flags := wire.U32(wire.First(body, unix.NFTA_SET_FLAGS))
 	s := &Set{
-		Name: cstring(wire.First(body, unix.NFTA_SET_NAME)), Count: -1,
+		Name: wire.String(wire.First(body, unix.NFTA_SET_NAME)), Count: -1,
 		Map:      flags&unix.NFT_SET_MAP != 0,
-		Verdict:  u32(wire.First(body, unix.NFTA_SET_DATA_TYPE)) == unix.NFT_DATA_VERDICT,
+		Verdict:  wire.U32(wire.First(body, unix.NFTA_SET_DATA_TYPE)) == unix.NFT_DATA_VERDICT,
 		Interval: flags&unix.NFT_SET_INTERVAL != 0, Anonymous: flags&unix.NFT_SET_ANONYMOUS != 0,
-		KeyLen: u32(wire.First(body, unix.NFTA_SET_KEY_LEN)),
-		Size:   u32(wire.First(wire.First(body, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE)),
+		KeyLen: wire.U32(wire.First(body, unix.NFTA_SET_KEY_LEN)),
+		Size:   wire.U32(wire.First(wire.First(body, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE)),
 	}
 	if n := wire.First(body, nftaSetCount); n != nil {
-		s.Count = int(u32(n))
+		s.Count = int(wire.U32(n))
 	}
 	t.Sets[s.Name] = s
 	return nil
@@ -200,7 +199,7 @@ func (r *reader) addRule(f Family, body []byte) error {
 	if t == nil {
 		return nil
 	}
-	c := t.Chains[cstring(wire.First(body, unix.NFTA_RULE_CHAIN))]
+	c := t.Chains[wire.String(wire.First(body, unix.NFTA_RULE_CHAIN))]
 	if c == nil {
 		return nil
 	}
@@ -355,7 +354,7 @@ func decodeElement(attr []byte) (e Element) {
 		case nftaSetElemKeyEnd:
 			e.End = bytes.Clone(wire.First(v, unix.NFTA_DATA_VALUE))
 		case unix.NFTA_SET_ELEM_FLAGS:
-			e.Last = u32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			e.Last = wire.U32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_DATA:
 			e.Data = bytes.Clone(wire.First(v, unix.NFTA_DATA_VALUE))
 			if verdict := wire.First(v, unix.NFTA_DATA_VERDICT); verdict != nil {
@@ -367,18 +366,4 @@ func decodeElement(attr []byte) (e Element) {
 		}
 	}
 	return e
-}
-
-func cstring(b []byte) string {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
-		b = b[:i]
-	}
-	return string(b)
-}
-
-func u32(b []byte) uint32 {
-	if len(b) != 4 {
-		return 0
-	}
-	return binary.BigEndian.Uint32(b)
 }

@@ -36,10 +36,10 @@ type decoder struct {
 
 func decodeRule(f Family, body []byte) Rule {
 	d := decoder{family: f}
-	d.rule.Handle = u64(wire.First(body, unix.NFTA_RULE_HANDLE))
+	d.rule.Handle = wire.U64(wire.First(body, unix.NFTA_RULE_HANDLE))
 	d.rule.Comment = nft.DecodeComment(wire.First(body, unix.NFTA_RULE_USERDATA))
 	for _, e := range wire.Attrs(wire.First(body, unix.NFTA_RULE_EXPRESSIONS)) {
-		d.expression(cstring(wire.First(e, unix.NFTA_EXPR_NAME)), wire.First(e, unix.NFTA_EXPR_DATA))
+		d.expression(wire.String(wire.First(e, unix.NFTA_EXPR_NAME)), wire.First(e, unix.NFTA_EXPR_DATA))
 	}
 	return d.rule
 }
@@ -47,7 +47,7 @@ func decodeRule(f Family, body []byte) Rule {
 // register is the place of a register: the four of 16 bytes are each four of those
 // of 4 bytes (nf_tables.h, enum nft_registers).
 func (d *decoder) register(data []byte, attr uint16) *operand {
-	n := u32(wire.First(data, attr))
+	n := wire.U32(wire.First(data, attr))
 	switch {
 	case n >= unix.NFT_REG_1 && n <= unix.NFT_REG_4:
 		n = 4 * (n - unix.NFT_REG_1)
@@ -83,7 +83,7 @@ func (d *decoder) expression(name string, data []byte) {
 		d.xtTarget(data)
 	case "nat":
 		d.act(SNAT)
-		if u32(wire.First(data, unix.NFTA_NAT_TYPE)) == unix.NFT_NAT_DNAT {
+		if wire.U32(wire.First(data, unix.NFTA_NAT_TYPE)) == unix.NFT_NAT_DNAT {
 			d.act(DNAT)
 		}
 	case "notrack":
@@ -161,7 +161,7 @@ var (
 // payload is a part of the packet. In family inet the rule has asked before which
 // IP it is.
 func (d *decoder) payload(data []byte) operand {
-	base, off, n := u32(wire.First(data, unix.NFTA_PAYLOAD_BASE)), u32(wire.First(data, unix.NFTA_PAYLOAD_OFFSET)), u32(wire.First(data, unix.NFTA_PAYLOAD_LEN))
+	base, off, n := wire.U32(wire.First(data, unix.NFTA_PAYLOAD_BASE)), wire.U32(wire.First(data, unix.NFTA_PAYLOAD_OFFSET)), wire.U32(wire.First(data, unix.NFTA_PAYLOAD_LEN))
 	family := d.family
 	if family == Inet {
 		family = d.inetFamily()
@@ -193,7 +193,7 @@ var (
 )
 
 func (d *decoder) meta(data []byte) {
-	key := u32(wire.First(data, unix.NFTA_META_KEY))
+	key := wire.U32(wire.First(data, unix.NFTA_META_KEY))
 	if wire.First(data, unix.NFTA_META_SREG) != nil {
 		if key == unix.NFT_META_MARK {
 			d.rule.Mark.Add(becomes(d.register(data, unix.NFTA_META_SREG)))
@@ -217,12 +217,12 @@ func (d *decoder) ct(data []byte) {
 	if wire.First(data, unix.NFTA_CT_SREG) != nil {
 		return
 	}
-	d.load(d.register(data, unix.NFTA_CT_DREG), operand{field: ctFields[u32(wire.First(data, unix.NFTA_CT_KEY))]})
+	d.load(d.register(data, unix.NFTA_CT_DREG), operand{field: ctFields[wire.U32(wire.First(data, unix.NFTA_CT_KEY))]})
 }
 
 func (d *decoder) bitwise(data []byte) {
 	o := *d.register(data, unix.NFTA_BITWISE_SREG)
-	if u32(wire.First(data, nftaBitwiseOp)) != 0 || o.mask != nil || o.xor != nil {
+	if wire.U32(wire.First(data, nftaBitwiseOp)) != 0 || o.mask != nil || o.xor != nil {
 		o.field = unknownField // shifts, two registers, or more than one step
 	}
 	o.mask = value(data, unix.NFTA_BITWISE_MASK)
@@ -237,7 +237,7 @@ func value(data []byte, attr uint16) []byte {
 // compare reads cmp and range.
 func (d *decoder) compare(name string, data []byte) {
 	m := Match{of: *d.register(data, unix.NFTA_CMP_SREG)}
-	op := u32(wire.First(data, unix.NFTA_CMP_OP))
+	op := wire.U32(wire.First(data, unix.NFTA_CMP_OP))
 	v := value(data, unix.NFTA_CMP_DATA)
 	r := span{v, v}
 	switch {
@@ -260,13 +260,13 @@ func (d *decoder) compare(name string, data []byte) {
 }
 
 func (d *decoder) lookup(data []byte) {
-	set := cstring(wire.First(data, unix.NFTA_LOOKUP_SET))
+	set := wire.String(wire.First(data, unix.NFTA_LOOKUP_SET))
 	key := *d.register(data, unix.NFTA_LOOKUP_SREG)
 	dreg := wire.First(data, unix.NFTA_LOOKUP_DREG)
 	switch {
 	case dreg == nil:
-		d.match(Match{of: key, Set: set, not: u32(wire.First(data, unix.NFTA_LOOKUP_FLAGS))&unix.NFT_LOOKUP_F_INV != 0})
-	case u32(dreg) == unix.NFT_REG_VERDICT:
+		d.match(Match{of: key, Set: set, not: wire.U32(wire.First(data, unix.NFTA_LOOKUP_FLAGS))&unix.NFT_LOOKUP_F_INV != 0})
+	case wire.U32(dreg) == unix.NFT_REG_VERDICT:
 		d.rule.Verdict = Verdict{Kind: Lookup, Map: set, key: key}
 		d.reads(&key)
 	default: // what it finds is unknown, and it must find something
@@ -285,11 +285,11 @@ func (d *decoder) immediate(data []byte) {
 }
 
 func decodeVerdict(b []byte) Verdict {
-	switch code := int32(u32(wire.First(b, unix.NFTA_VERDICT_CODE))); code {
+	switch code := int32(wire.U32(wire.First(b, unix.NFTA_VERDICT_CODE))); code {
 	case unix.NFT_JUMP:
-		return Verdict{Kind: Jump, Chain: cstring(wire.First(b, unix.NFTA_VERDICT_CHAIN))}
+		return Verdict{Kind: Jump, Chain: wire.String(wire.First(b, unix.NFTA_VERDICT_CHAIN))}
 	case unix.NFT_GOTO:
-		return Verdict{Kind: Goto, Chain: cstring(wire.First(b, unix.NFTA_VERDICT_CHAIN))}
+		return Verdict{Kind: Goto, Chain: wire.String(wire.First(b, unix.NFTA_VERDICT_CHAIN))}
 	case unix.NFT_RETURN:
 		return Verdict{Kind: Return}
 	case nfAccept:
@@ -302,11 +302,4 @@ func decodeVerdict(b []byte) Verdict {
 		}
 		return Verdict{}
 	}
-}
-
-func u64(b []byte) uint64 {
-	if len(b) != 8 {
-		return 0
-	}
-	return binary.BigEndian.Uint64(b)
 }

@@ -15,14 +15,14 @@ import (
 // order, linux/netfilter/xt_*.h.
 
 func (d *decoder) xtMatch(data []byte) {
-	d.xtMatchOf(cstring(wire.First(data, unix.NFTA_MATCH_NAME)), u32(wire.First(data, unix.NFTA_MATCH_REV)), wire.First(data, unix.NFTA_MATCH_INFO))
+	d.xtMatchOf(wire.String(wire.First(data, unix.NFTA_MATCH_NAME)), wire.U32(wire.First(data, unix.NFTA_MATCH_REV)), wire.First(data, unix.NFTA_MATCH_INFO))
 }
 
 func (d *decoder) xtMatchOf(name string, rev uint32, info []byte) {
 	switch {
 	case name == "comment":
 		if d.rule.Comment == "" {
-			d.rule.Comment = cstring(info)
+			d.rule.Comment = wire.String(info)
 		}
 	case name == "mark" && len(info) >= 9:
 		if mask := binary.NativeEndian.Uint32(info[4:]); mask != 0xffffffff {
@@ -108,7 +108,7 @@ var xtTargets = map[string]Action{
 }
 
 func (d *decoder) xtTarget(data []byte) {
-	d.xtTargetOf(cstring(wire.First(data, unix.NFTA_TARGET_NAME)), wire.First(data, unix.NFTA_TARGET_INFO))
+	d.xtTargetOf(wire.String(wire.First(data, unix.NFTA_TARGET_NAME)), wire.First(data, unix.NFTA_TARGET_INFO))
 }
 
 func (d *decoder) xtTargetOf(name string, info []byte) {

@@ -6,6 +6,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"iter"
 
@@ -73,4 +74,29 @@ func AppendAttr(b []byte, typ uint16, value ...byte) []byte {
 	b = binary.NativeEndian.AppendUint16(b, uint16(AttrLen+len(value)))
 	b = append(binary.NativeEndian.AppendUint16(b, typ), value...)
 	return append(b, make([]byte, Align(len(value))-len(value))...)
+}
+
+// String reads an attribute that is a string, up to the zero byte that ends it.
+func String(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
+}
+
+// U32 reads a number in network byte order, as nf_tables writes its own; 0 is also
+// what is no such number.
+func U32(b []byte) uint32 {
+	if len(b) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b)
+}
+
+// U64 is U32 for 64 bits.
+func U64(b []byte) uint64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
 }
