@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -61,12 +59,10 @@ func (h *thisHost) Addrs() []explain.Addr { return h.addrs }
 
 // Forwards implements explain.Host.
 func (h *thisHost) Forwards(a netip.Addr) bool {
-	path := "/proc/sys/net/ipv4/ip_forward"
 	if a.Is6() {
-		path = "/proc/sys/net/ipv6/conf/all/forwarding"
+		return sysctl("ipv6/conf/all/forwarding") != "0"
 	}
-	text, err := os.ReadFile(path)
-	return err != nil || strings.TrimSpace(string(text)) != "0"
+	return sysctl("ipv4/ip_forward") != "0"
 }
 
 // Route implements explain.Host.

@@ -25,14 +25,7 @@ func (c *Conn) Others(ctx context.Context) (uint32, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drain()
-	c.batch.clear(nft.TableName)
-	c.batch.open(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, unix.NLM_F_REQUEST)
-	c.batch.buf = append(c.batch.buf, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0)
-	var generation uint32
-	err := c.ask(func(body []byte) error {
-		generation, _ = decodeGeneration(body)
-		return nil
-	})
+	generation, err := c.generation(nft.IPv4) // it is that of all families
 	if err != nil {
 		return 0, fmt.Errorf("read the generation of nftables: %w", err)
 	}

@@ -11,8 +11,8 @@ import (
 
 // Look reads of a table what it holds of some elements, whose keys alone count, and of
 // some sets as a whole. It takes time in proportion to what is asked for, and holds up
-// no commit of others. nft.ErrSchema says that an element is none
-// that we write. A table or set that is not there holds nothing.
+// no commit of others. nft.ErrSchema says that an element is none that we write. A table
+// or set that is not there holds nothing.
 func (c *Conn) Look(ctx context.Context, s *nft.Schema, keys []nft.Element, sets []nft.Set) (nft.Contents, error) {
 	var contents nft.Contents
 	if err := ctx.Err(); err != nil {

@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -103,17 +104,8 @@ func (r *RuleInfo) add(e []byte) {
 
 // Frontend reads an element of a map of frontends.
 func (c *Conn) Frontend(f nft.Family, set nft.Set, key nft.Key) (found nft.Element, ok bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.drain()
-	q := c.inquire(f, func(e nft.Element, _ counter) { found, ok = e, true })
-	if err = q.ask([]nft.Element{{Set: set, Key: key}}); err == nil {
-		err = q.send()
-	}
-	if err != nil {
-		return nft.Element{}, false, fmt.Errorf("read element of %s %s: %w", f, set, err)
-	}
-	return found, ok, nil
+	err = c.Find(context.Background(), f, []nft.Element{{Set: set, Key: key}}, func(e nft.Element, _ uint64) { found, ok = e, true })
+	return found, ok, err
 }
 
 // Slots reads the endpoints of a frontend, in the order of their slots.
