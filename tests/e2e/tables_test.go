@@ -14,11 +14,12 @@ import (
 	"github.com/kube-nft/kube-nft/nft"
 	"github.com/kube-nft/kube-nft/nft/kernel"
 	"github.com/kube-nft/kube-nft/tests/netlab"
+	"github.com/kube-nft/kube-nft/tests/tables"
 )
 
-// tables reads what kube-nft has in a namespace and returns it as lines, in
+// tablesOf reads what kube-nft has in a namespace and returns it as lines, in
 // which the order of slots does not matter; a gap between slots is a line.
-func tables(n *netlab.Namespace) ([]string, error) {
+func tablesOf(n *netlab.Namespace) ([]string, error) {
 	conn, err := kernel.Open(kernel.Options{NetNS: n.Fd()})
 	if err != nil {
 		return nil, err
@@ -36,43 +37,20 @@ func tables(n *netlab.Namespace) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		lines = append(lines, tableLines(f, contents)...)
+		lines = append(lines, tables.Lines(f, contents)...)
 	}
 	return lines, nil
-}
-
-func tableLines(f nft.Family, contents nft.Contents) (lines []string) {
-	type frontend struct {
-		set nft.Set
-		key nft.Key
-	}
-	slots := make(map[frontend]uint32)
-	for _, e := range contents.Sorted() {
-		if !e.Set.HoldsEndpoints() {
-			lines = append(lines, fmt.Sprint(f, " ", e))
-			continue
-		}
-		slot := e.Key.Slot
-		e.Key.Slot = 0
-		if want := slots[frontend{e.Set, e.Key}]; slot != want {
-			lines = append(lines, fmt.Sprintf("%s %v is in slot %d, slot %d is empty", f, e, slot, want))
-		}
-		slots[frontend{e.Set, e.Key}] = slot + 1
-		lines = append(lines, fmt.Sprint(f, " ", e))
-	}
-	slices.Sort(lines)
-	return lines
 }
 
 // sameTables waits until two namespaces hold the same.
 func sameTables(t *testing.T, a, b *netlab.Namespace) {
 	t.Helper()
 	err := netlab.Poll(10*time.Second, func() error {
-		have, err := tables(a)
+		have, err := tablesOf(a)
 		if err != nil {
 			return fmt.Errorf("%s: %w", a.Name(), err)
 		}
-		want, err := tables(b)
+		want, err := tablesOf(b)
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.Name(), err)
 		}

@@ -33,9 +33,7 @@ const (
 // node ports on localhost. The machine's clock is not touched.
 func TestClockJumps(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
-	s.objects.put(t, moving(3).objects()...)
+	s := newSite(t, moving(3).objects()...)
 	s.startInjected(nil, "--localhost-nodeports")
 	s.ready()
 	tr := s.carry(steady, sticky)
@@ -123,9 +121,7 @@ func (s *site) relay(to netip.AddrPort) (stop func() error) {
 // TestTimesOfObjects has objects be from the future, from long ago, and from no time at
 // all; the Service that was there first has an address that several claim.
 func TestTimesOfObjects(t *testing.T) {
-	s := newSite(t)
-	s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
-	s.objects.put(t, moving(0).objects()...)
+	s := newSite(t, moving(0).objects()...)
 	s.start()
 	s.ready()
 	tr := s.carry(steady, sticky)
@@ -182,9 +178,7 @@ func (s *site) metric(name string) (sum float64) {
 // machine has been up for years, or hardly at all: what an earlier one has programmed
 // is adopted as it is.
 func TestTimeNamespace(t *testing.T) {
-	s := newSite(t)
-	s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
-	s.objects.put(t, moving(0).objects()...)
+	s := newSite(t, moving(0).objects()...)
 	s.start()
 	s.ready()
 	tr := s.carry(steady, sticky)

@@ -23,7 +23,6 @@ import (
 // Service. Those who come then are served all the same, and endpoints come and go.
 func TestFullAffinity(t *testing.T) {
 	s := newSite(t)
-	s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
 	s.start()
 	s.ready()
 	o := outcome{fault: "a full affinity map", before: s.vitals()}
@@ -60,9 +59,7 @@ func TestFullAffinity(t *testing.T) {
 // TestFullSet fills a set up to its size, and in the same moment Services come that
 // need room in it.
 func TestFullSet(t *testing.T) {
-	s := newSite(t)
-	s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
-	s.objects.put(t, moving(0).objects()...)
+	s := newSite(t, moving(0).objects()...)
 	s.start()
 	s.ready()
 	tr := s.carry(steady, sticky)
@@ -96,9 +93,7 @@ func TestFullSet(t *testing.T) {
 // the kernel then, whoever translates them; established ones go on, kube-nft goes on
 // programming, and when there is room all is right.
 func TestFullConntrack(t *testing.T) {
-	s := newSite(t)
-	s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
-	s.objects.put(t, moving(3).objects()...)
+	s := newSite(t, moving(3).objects()...)
 	s.start()
 	s.ready()
 	tr := s.carryOnly(func(f flow) bool { return f.stays }, askEvery, steady, sticky)

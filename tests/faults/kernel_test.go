@@ -32,10 +32,7 @@ var errnos = []struct {
 // kernel has done what was asked, so that the outcome is unknown.
 func TestKernelRefuses(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
-	s.objects.put(t, moving(0).objects()...)
-	s.objects.put(t, crowd(200)...)
+	s := newSite(t, append(moving(0).objects(), crowd(200)...)...)
 	s.startInjected(nil)
 	s.ready()
 	s.talk(moving(0))

@@ -65,10 +65,7 @@ func killings() []killing {
 func TestKilled(t *testing.T) {
 	for _, k := range killings() {
 		t.Run(k.name, func(t *testing.T) {
-			s := newSite(t)
-			s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
-			s.objects.put(t, moving(0).objects()...)
-			s.objects.put(t, crowd(60)...)
+			s := newSite(t, append(moving(0).objects(), crowd(60)...)...)
 			s.start()
 			s.ready()
 			o := outcome{fault: "SIGKILL, " + k.name, before: s.vitals()}

@@ -132,10 +132,7 @@ func (s *site) wasInterrupted(conn *netlink.Conn) (is bool) {
 // TestInterruptedDumps has a neighbour commit all the time, so that the kernel calls
 // every listing interrupted, while kube-nft starts, compares its tables and changes them.
 func TestInterruptedDumps(t *testing.T) {
-	s := newSite(t)
-	s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
-	s.objects.put(t, moving(0).objects()...)
-	s.objects.put(t, crowd(1000)...)
+	s := newSite(t, append(moving(0).objects(), crowd(1000)...)...)
 	s.start()
 	s.ready()
 	n := s.neighbour()
@@ -170,9 +167,7 @@ func TestInterruptedDumps(t *testing.T) {
 // TestLostNotifications stops kube-nft, lets a neighbour fill its socket with
 // notifications, and has somebody change its table when there is no room to tell of it.
 func TestLostNotifications(t *testing.T) {
-	s := newSite(t)
-	s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
-	s.objects.put(t, moving(0).objects()...)
+	s := newSite(t, moving(0).objects()...)
 	s.start()
 	s.ready()
 	n := s.neighbour()

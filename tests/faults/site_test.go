@@ -5,8 +5,11 @@ package faults
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/kube-nft/kube-nft/tests/cluster"
 	"github.com/kube-nft/kube-nft/tests/faults/inject"
@@ -61,14 +64,15 @@ func podAddr(i int) [2]netip.Addr {
 // realPod is the number of the pod with a server behind it.
 func realPod(i int) int { return 2 + 4*i }
 
-// newSite makes a site whose objects are manifests.
-func newSite(t *testing.T) *site {
+// newSite makes a site whose objects are manifests: its node, the Services that do not
+// change, and others.
+func newSite(t *testing.T, others ...runtime.Object) *site {
 	t.Helper()
 	s := &site{T: netlab.NewT(t), t: t}
 	s.connect()
 	m := newManifests(t)
 	s.objects, s.flags = m, []string{"--manifests", m.dir}
-	s.objects.put(t, nodeObject())
+	s.objects.put(t, slices.Concat([]runtime.Object{nodeObject()}, steady.objects(), sticky.objects(), others)...)
 	return s
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/kube-nft/kube-nft/nft"
 	"github.com/kube-nft/kube-nft/nft/kernel"
 	"github.com/kube-nft/kube-nft/tests/netlab"
+	"github.com/kube-nft/kube-nft/tests/tables"
 )
 
 // given is a source of objects that do not change.
@@ -109,24 +110,8 @@ func (s *site) inKernel(ctx context.Context) ([]string, error) {
 	return lines, nil
 }
 
-func describe(f nft.Family, c nft.Contents) (lines []string) {
-	type frontend struct {
-		set nft.Set
-		key nft.Key
-	}
-	slots := make(map[frontend]uint32)
-	for _, e := range c.Sorted() {
-		if e.Set.HoldsEndpoints() {
-			slot := e.Key.Slot
-			e.Key.Slot = 0
-			at := frontend{e.Set, e.Key}
-			if slot != slots[at] {
-				lines = append(lines, fmt.Sprintf("%s %v: slot %d is empty", f, e, slots[at]))
-			}
-			slots[at] = slot + 1
-		}
-		lines = append(lines, fmt.Sprint(f, " ", e))
-	}
+func describe(f nft.Family, c nft.Contents) []string {
+	lines := tables.Lines(f, c)
 	for port, a := range c.Affinities {
 		lines = append(lines, fmt.Sprintf("%s affinity of %s %+v", f, port, a))
 	}

@@ -13,9 +13,7 @@ import (
 // TestTwo starts a second kube-nft beside the first, as it is and with other Services.
 // It refuses, and the first one goes on unharmed.
 func TestTwo(t *testing.T) {
-	s := newSite(t)
-	s.objects.put(t, append(steady.objects(), sticky.objects()...)...)
-	s.objects.put(t, moving(0).objects()...)
+	s := newSite(t, moving(0).objects()...)
 	s.start()
 	s.ready()
 	nothing := newManifests(t)
