@@ -32,7 +32,7 @@ var (
 	full = setup.Options{
 		Peers:  []string{"kube-nft", "nftables", "nftables-1.36", "iptables", "iptables-nft"},
 		Shapes: []string{"10000x10", "1000x10", "30000x10", "44125x1", "5006x50", "1x100000", "100000x10"},
-		Rounds: 1, Limit: 100 * time.Second,
+		Rounds: 3, Limit: 100 * time.Second,
 	}
 )
 
@@ -43,13 +43,16 @@ const (
 	shallow = "1000x10"
 )
 
-// planOf returns what a visit measures.
+// planOf returns what a visit measures: all in the first round, and starts again in the
+// others, of which there is only one sample in a round.
 func planOf(o setup.Options, p peer.Peer, s shape.Shape, round int) plan {
 	all := plan{
 		idle: 10 * time.Second, changes: 200, changesWithin: 6 * time.Second, patience: time.Minute,
 		rates: []int{100, 1000}, churn: 10 * time.Second, restart: true, trace: true, traceIdle: 5 * time.Second,
 	}
 	switch {
+	case round > 0 && o.Full:
+		return plan{}
 	case round > 0:
 		return plan{changes: all.changes, changesWithin: all.changesWithin, patience: all.patience / 2}
 	case !o.Full || s.Name == shallow:
