@@ -65,8 +65,8 @@ type APIOptions struct {
 // ServiceCIDRs if there are any.
 //
 // It keeps no objects, only the names of those it delivered: a list after a lost
-// watch tells with them which objects went away meanwhile. Lists are streamed
-// where the server can, and objects are stripped as they come off the wire. Run
+// watch tells with them which objects went away meanwhile. Lists are read, and
+// objects are stripped, as they come off the wire. Run
 // never gives up; that the server does not answer is logged when it begins and
 // when it ends.
 func API(client *Client, opts APIOptions) Source {
@@ -135,17 +135,17 @@ func (a *api) Run(ctx context.Context, sink Sink) error {
 }
 
 func (a *api) services() *cache.ListWatch {
-	return listWatch[corev1.ServiceList](a.client.core, "services",
+	return listWatch[corev1.ServiceList](a.client.services(),
 		metav1.ListOptions{FieldSelector: serviceFields, LabelSelector: serviceSelect(a.opts.ProxyName)})
 }
 
 func (a *api) slices() *cache.ListWatch {
-	return listWatch[discoveryv1.EndpointSliceList](a.client.discovery, "endpointslices", metav1.ListOptions{LabelSelector: sliceSelect})
+	return listWatch[discoveryv1.EndpointSliceList](a.client.slices(), metav1.ListOptions{LabelSelector: sliceSelect})
 }
 
 func (a *api) node() *cache.ListWatch {
 	own := fields.OneTermEqualSelector(metav1.ObjectNameField, a.opts.NodeName).String()
-	return listWatch[corev1.NodeList](a.client.core, "nodes", metav1.ListOptions{FieldSelector: own})
+	return listWatch[corev1.NodeList](a.client.nodes(), metav1.ListOptions{FieldSelector: own})
 }
 
 // refusable calls refused when the server refuses to list.

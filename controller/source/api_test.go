@@ -63,7 +63,7 @@ func TestAPIEvents(t *testing.T) {
 			{kind: "watch", hold: true},
 		},
 		"nodes": {
-			{kind: "list", frames: []string{`{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"10"},"items":[{"metadata":{"name":"n1","resourceVersion":"3"},"status":{"images":[{"names":["x"]}]}}]}`}},
+			{kind: "list", frames: []string{nodeList("10", "n1")}},
 			{kind: "watch", hold: true},
 		},
 	})

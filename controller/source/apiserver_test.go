@@ -3,6 +3,7 @@
 package source
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,6 +15,10 @@ import (
 	"sync"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 )
 
@@ -58,6 +63,16 @@ func newAPIServer(t *testing.T, scripts map[string][]exchange) *apiServer {
 
 func (s *apiServer) client() *Client {
 	return clientFor(s.t, s.http.URL)
+}
+
+// binaryClient asks for protobuf.
+func (s *apiServer) binaryClient() *Client {
+	s.t.Helper()
+	client, err := NewClientFor(&rest.Config{Host: s.http.URL, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeProtobuf}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return client
 }
 
 func clientFor(t *testing.T, url string) *Client {
@@ -122,19 +137,23 @@ func (s *apiServer) next(resource string, r *http.Request) (exchange, chan struc
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	resource := path.Base(r.URL.Path)
 	x, end := s.next(resource, r)
+	write := func(frame string) { fmt.Fprintln(w, frame) }
 	w.Header().Set("Content-Type", "application/json")
 	if x.status != 0 {
 		w.WriteHeader(x.status)
+	} else if strings.HasPrefix(r.Header.Get("Accept"), runtime.ContentTypeProtobuf) {
+		w.Header().Set("Content-Type", runtime.ContentTypeProtobuf)
+		write = func(frame string) { _, _ = w.Write(s.binary(x.kind, frame)) } // the test is told by what does not come
 	}
 	for _, f := range x.frames {
-		fmt.Fprintln(w, f)
+		write(f)
 	}
 	flush := w.(http.Flusher).Flush
 	flush()
 	for x.hold {
 		select {
 		case f := <-s.pushed[resource]:
-			fmt.Fprintln(w, f)
+			write(f)
 			flush()
 		case <-end:
 			x.hold = false
@@ -150,6 +169,26 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			_ = conn.Close()
 		}
 	}
+}
+
+// binary is a frame in protobuf.
+func (s *apiServer) binary(kind, frame string) []byte {
+	encoded := func(text []byte) []byte {
+		o, gvk, err := serializer.NewCodecFactory(known).UniversalDeserializer().Decode(text, nil, nil)
+		if err != nil {
+			s.t.Error(err)
+			return nil
+		}
+		return inProtobuf(s.t, *gvk, o)
+	}
+	if kind == "list" {
+		return encoded([]byte(frame))
+	}
+	var e metav1.WatchEvent
+	if err := json.Unmarshal([]byte(frame), &e); err != nil {
+		s.t.Error(err)
+	}
+	return eventFrame(s.t, watch.EventType(e.Type), encoded(e.Object.Raw))
 }
 
 // Answers of a kube-apiserver.
@@ -186,6 +225,10 @@ func serviceList(rv string, items ...string) string {
 
 func sliceList(rv string, items ...string) string {
 	return fmt.Sprintf(`{"kind":"EndpointSliceList","apiVersion":"discovery.k8s.io/v1","metadata":{"resourceVersion":%q},"items":[%s]}`, rv, strings.Join(items, ","))
+}
+
+func nodeList(rv, name string) string {
+	return fmt.Sprintf(`{"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":%q},"items":[{"metadata":{"name":%q,"resourceVersion":"3"},"status":{"images":[{"names":["x"]}]}}]}`, rv, name)
 }
 
 func cidr(name, rv string, cidrs ...string) string {

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -83,38 +84,54 @@ func (s objectSerializer) Decode(data []byte, defaults *schema.GroupVersionKind,
 	if k == nil || into != nil {
 		return s.Serializer.Decode(data, defaults, into)
 	}
-	buffer := buffers.Get().(*[]byte)
-	defer buffers.Put(buffer)
-	kept, ok := k.keep.strip((*buffer)[:0], raw)
-	*buffer = kept
-	if !ok {
-		kept = raw
-	}
-	object, err := k.decode(kept)
-	if err != nil {
-		return nil, &k.GroupVersionKind, err
-	}
-	return object, &k.GroupVersionKind, nil
+	object, err := k.object(raw)
+	return object, &k.GroupVersionKind, err
 }
 
 // buffers hold what is kept of an object while it is decoded; nothing decoded points
 // into them.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// streamed is a kind of objects that watches bring in numbers.
+// streamed is a kind of objects that lists and watches bring.
 type streamed struct {
 	schema.GroupVersionKind
-	version string // as it is on the wire
-	keep    message
+	version string  // as it is on the wire
+	keep    message // nil = all
 	decode  func([]byte) (runtime.Object, error)
 }
 
+// streamedKinds are all there are, those that come in numbers first.
 var streamedKinds = []streamed{
 	{discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), discoveryv1.SchemeGroupVersion.String(), sliceMessage, decodeSlice},
 	{corev1.SchemeGroupVersion.WithKind("Service"), corev1.SchemeGroupVersion.String(), serviceMessage,
 		func(b []byte) (runtime.Object, error) { s := &corev1.Service{}; return s, s.Unmarshal(b) }},
 	{corev1.SchemeGroupVersion.WithKind("Node"), corev1.SchemeGroupVersion.String(), nodeMessage,
 		func(b []byte) (runtime.Object, error) { n := &corev1.Node{}; return n, n.Unmarshal(b) }},
+	{networkingv1.SchemeGroupVersion.WithKind("ServiceCIDR"), networkingv1.SchemeGroupVersion.String(), nil,
+		func(b []byte) (runtime.Object, error) { c := &networkingv1.ServiceCIDR{}; return c, c.Unmarshal(b) }},
+}
+
+// kindNamed returns one of streamedKinds.
+func kindNamed(name string) *streamed {
+	return &streamedKinds[slices.IndexFunc(streamedKinds, func(k streamed) bool { return k.Kind == name })]
+}
+
+// object decodes an object, what is kept of it.
+func (k *streamed) object(raw []byte) (runtime.Object, error) {
+	kept := raw
+	if k.keep != nil {
+		buffer := buffers.Get().(*[]byte)
+		defer buffers.Put(buffer)
+		var ok bool
+		if *buffer, ok = k.keep.strip((*buffer)[:0], raw); ok {
+			kept = *buffer
+		}
+	}
+	object, err := k.decode(kept)
+	if err != nil {
+		return nil, err
+	}
+	return object, nil
 }
 
 // openObject returns of what kind an object is, and its encoding. The kind is nil if it

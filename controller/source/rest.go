@@ -3,8 +3,10 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +27,7 @@ import (
 // several megabytes of the program, and of the memory that each node spends on it.
 type Client struct {
 	core, discovery, networking, events rest.Interface
+	protobuf                            bool // is what is asked for
 }
 
 // NewClientFor returns a client with a configuration like that of ClientConfig. As with
@@ -46,7 +49,8 @@ func NewClientFor(config *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{}
+	asked, _, _ := strings.Cut(cmp.Or(shared.AcceptContentTypes, shared.ContentType), ",")
+	c := &Client{protobuf: asked == runtime.ContentTypeProtobuf}
 	for _, group := range []struct {
 		client  *rest.Interface
 		version schema.GroupVersion
@@ -88,28 +92,61 @@ func knownTypes() *runtime.Scheme {
 	return s
 }
 
+// resource is one of those that a proxy follows.
+type resource struct {
+	client   rest.Interface
+	name     string
+	kind     *streamed
+	protobuf bool
+}
+
+func (c *Client) services() resource {
+	return resource{c.core, "services", kindNamed("Service"), c.protobuf}
+}
+func (c *Client) nodes() resource { return resource{c.core, "nodes", kindNamed("Node"), c.protobuf} }
+func (c *Client) slices() resource {
+	return resource{c.discovery, "endpointslices", kindNamed("EndpointSlice"), c.protobuf}
+}
+func (c *Client) serviceCIDRs() resource {
+	return resource{c.networking, "servicecidrs", kindNamed("ServiceCIDR"), c.protobuf}
+}
+
 // listWatch asks for one resource in all namespaces; L is its list. Requests are
 // narrowed by the selectors in narrow.
 func listWatch[L any, P interface {
 	*L
 	runtime.Object
-}](client rest.Interface, resource string, narrow metav1.ListOptions) *cache.ListWatch {
-	get := func(o *metav1.ListOptions) *rest.Request {
+}](r resource, narrow metav1.ListOptions) *cache.ListWatch {
+	get := func(o metav1.ListOptions) *rest.Request {
 		o.FieldSelector, o.LabelSelector = narrow.FieldSelector, narrow.LabelSelector
 		var limit time.Duration
 		if o.TimeoutSeconds != nil {
 			limit = time.Duration(*o.TimeoutSeconds) * time.Second
 		}
-		return client.Get().Resource(resource).VersionedParams(o, parameters).Timeout(limit)
+		return r.client.Get().Resource(r.name).VersionedParams(&o, parameters).Timeout(limit)
 	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list := P(new(L))
-			return list, get(&o).Do(ctx).Into(list)
+			return list, get(o).Do(ctx).Into(list)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.Watch = true
-			return get(&o).Watch(ctx)
+			if o.SendInitialEvents == nil || !r.protobuf {
+				return get(o).Watch(ctx)
+			}
+			return startListing(ctx, r.kind, get(listOptions(o)).Stream, func(ctx context.Context, version string) (watch.Interface, error) {
+				return get(metav1.ListOptions{Watch: true, ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: o.TimeoutSeconds}).Watch(ctx)
+			})
 		},
 	}
+}
+
+// listOptions ask for what a watch would begin with.
+func listOptions(o metav1.ListOptions) metav1.ListOptions {
+	list := metav1.ListOptions{ResourceVersion: o.ResourceVersion}
+	if o.ResourceVersion != "" {
+		list.ResourceVersionMatch = o.ResourceVersionMatch
+	}
+	return list
 }

@@ -31,7 +31,7 @@ func (a *api) serviceCIDRs(sink Sink) *cache.Reflector {
 		gone:   func(n types.NamespacedName) { sink.DeleteServiceCIDR(n.Name) },
 		listed: func() { told.note(nil) },
 	}
-	lw := listWatch[networkingv1.ServiceCIDRList](a.client.networking, "servicecidrs", metav1.ListOptions{})
+	lw := listWatch[networkingv1.ServiceCIDRList](a.client.serviceCIDRs(), metav1.ListOptions{})
 	return a.reflect("servicecidrs", &networkingv1.ServiceCIDR{}, lw, s,
 		a.optionalBackoff, func(_ context.Context, err error) { told.note(err) })
 }
