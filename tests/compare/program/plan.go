@@ -58,6 +58,7 @@ func planOf(o setup.Options, p peer.Peer, s shape.Shape, round int) plan {
 	case !o.Full || s.Name == shallow:
 	case s.Name == deep && (p.Most == 0 || p.Most > s.Services):
 		all.changesWithin, all.sustained = 10*time.Second, time.Minute
+		all.idle, all.traceIdle = 2*time.Minute, 30*time.Second
 	default:
 		all.idle, all.rates, all.restart, all.trace = 0, nil, false, false
 	}
