@@ -32,7 +32,7 @@ var (
 	full = setup.Options{
 		Peers:  []string{"kube-nft", "nftables", "nftables-1.36", "iptables", "iptables-nft"},
 		Shapes: []string{"10000x10", "1000x10", "30000x10", "44125x1", "5006x50", "1x100000", "100000x10"},
-		Rounds: 3, Limit: 100 * time.Second,
+		Rounds: 3, Limit: 5 * time.Minute,
 	}
 )
 
