@@ -17,15 +17,14 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// listing is a list in protobuf that is told object by object as it comes off the wire,
-// and then a watch from there on. A Reflector takes it for the watch that begins with a
-// list (KEP-3157). The server makes an event of each object for that one, and sends it by
-// itself; of a list it writes a stream of bytes (KEP-5116), in a third of the time.
-// Neither of them, nor we, ever hold all of it.
+// listing is a list in protobuf that is told object by object as it comes off the wire.
+// A Reflector takes it for the watch that begins with a list (KEP-3157), which ends where
+// the list does, and so watches from there on. For a real one the server makes an event of
+// each object and sends it by itself; a list it writes as a stream of bytes (KEP-5116), in
+// half the time. Neither of them, nor we, ever hold all of it.
 type listing struct {
 	kind   *streamed
 	body   io.ReadCloser
-	watch  func(context.Context, string) (watch.Interface, error) // from a resourceVersion on
 	ctx    context.Context
 	cancel context.CancelFunc
 	events chan watch.Event
@@ -36,10 +35,8 @@ const listingAhead = 64
 
 // startListing asks for a list, and tells it from another goroutine. The error is that
 // of the request.
-func startListing(ctx context.Context, kind *streamed, list func(context.Context) (io.ReadCloser, error),
-	watchFrom func(context.Context, string) (watch.Interface, error),
-) (watch.Interface, error) {
-	l := &listing{kind: kind, watch: watchFrom, events: make(chan watch.Event, listingAhead)}
+func startListing(ctx context.Context, kind *streamed, list func(context.Context) (io.ReadCloser, error)) (watch.Interface, error) {
+	l := &listing{kind: kind, events: make(chan watch.Event, listingAhead)}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	var err error
 	if l.body, err = list(l.ctx); err != nil {
@@ -59,18 +56,35 @@ func (l *listing) ResultChan() <-chan watch.Event { return l.events }
 func (l *listing) run() {
 	defer l.cancel()
 	defer close(l.events)
-	next, err := l.list()
+	version, err := readList(l.body, l.kind, func(o runtime.Object) error {
+		return l.tell(watch.Event{Type: watch.Added, Object: o})
+	})
+	if err = errors.Join(err, l.body.Close()); err == nil {
+		err = l.end(version)
+	}
 	if err != nil {
 		status := apierrors.NewInternalError(fmt.Errorf("list %ss: %w", l.kind.Kind, err)).Status()
-		l.tell(watch.Event{Type: watch.Error, Object: &status})
-		return
+		_ = l.tell(watch.Event{Type: watch.Error, Object: &status}) // if anybody wants to know
 	}
-	defer next.Stop()
-	for e := range next.ResultChan() {
-		if l.tell(e) != nil {
-			return
+}
+
+// end tells that the list is complete. A second bookmark follows: what a Reflector goes on
+// to read then has an event, and ends. Without one it would be an error to it, after which
+// it lists again.
+func (l *listing) end(version string) error {
+	for _, annotations := range []map[string]string{{metav1.InitialEventsAnnotationKey: "true"}, nil} {
+		mark, err := l.kind.decode(nil)
+		if err != nil {
+			return err
+		}
+		o := mark.(metav1.Object) // as all kinds are
+		o.SetResourceVersion(version)
+		o.SetAnnotations(annotations)
+		if err := l.tell(watch.Event{Type: watch.Bookmark, Object: mark}); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 func (l *listing) tell(e watch.Event) error {
@@ -80,28 +94,6 @@ func (l *listing) tell(e watch.Event) error {
 	case <-l.ctx.Done():
 		return context.Cause(l.ctx)
 	}
-}
-
-// list tells all of the list. The watch has begun when its end is told: a Reflector
-// would otherwise forget the list if there is none.
-func (l *listing) list() (next watch.Interface, err error) {
-	version, err := readList(l.body, l.kind, func(o runtime.Object) error {
-		return l.tell(watch.Event{Type: watch.Added, Object: o})
-	})
-	if err = errors.Join(err, l.body.Close()); err != nil {
-		return nil, err
-	}
-	end, err := l.kind.decode(nil)
-	if err != nil {
-		return nil, err
-	}
-	o := end.(metav1.Object) // as all kinds are
-	o.SetResourceVersion(version)
-	o.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
-	if next, err = l.watch(l.ctx, version); err != nil {
-		return nil, err
-	}
-	return next, l.tell(watch.Event{Type: watch.Bookmark, Object: end})
 }
 
 // listReader reads a list as runtime.Unknown, which is what is around everything in

@@ -5,7 +5,6 @@ package source
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -107,17 +106,11 @@ func FuzzList(f *testing.F) {
 	})
 }
 
-// listingOver tells of a list that is there, and of a watch that follows it.
-func listingOver(t *testing.T, body io.Reader, next watch.Interface, failed error) watch.Interface {
+// listingOver tells of a list that is there.
+func listingOver(t *testing.T, body io.Reader) watch.Interface {
 	t.Helper()
 	w, err := startListing(t.Context(), kindNamed("EndpointSlice"),
-		func(context.Context) (io.ReadCloser, error) { return io.NopCloser(body), nil },
-		func(_ context.Context, version string) (watch.Interface, error) {
-			if version != "12" {
-				t.Errorf("watch from %q", version)
-			}
-			return next, failed
-		})
+		func(context.Context) (io.ReadCloser, error) { return io.NopCloser(body), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,42 +120,28 @@ func listingOver(t *testing.T, body io.Reader, next watch.Interface, failed erro
 
 func TestListingEnds(t *testing.T) {
 	whole := aList(t, "12", *aSlice(1))
-	followed := watch.NewFakeWithChanSize(1, false)
-	followed.Modify(aSlice(3))
-	w := listingOver(t, bytes.NewReader(whole), followed, nil)
 	var told []string
-	for range 3 {
-		e := <-w.ResultChan()
+	for e := range listingOver(t, bytes.NewReader(whole)).ResultChan() {
 		o := e.Object.(*discoveryv1.EndpointSlice)
-		told = append(told, fmt.Sprintf("%s %s %d %q", e.Type, o.Name, len(o.Endpoints), o.Annotations[metav1.InitialEventsAnnotationKey]))
+		told = append(told, fmt.Sprintf("%s %q at %s, end %q", e.Type, o.Name, o.ResourceVersion, o.Annotations[metav1.InitialEventsAnnotationKey]))
 	}
-	want := []string{`ADDED web-abcde 1 ""`, `BOOKMARK  0 "true"`, `MODIFIED web-abcde 3 ""`}
+	want := []string{`ADDED "web-abcde" at 123456, end ""`, `BOOKMARK "" at 12, end "true"`, `BOOKMARK "" at 12, end ""`}
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	followed.Stop()
-	if e, ok := <-w.ResultChan(); ok {
-		t.Errorf("%v after the watch has ended", e)
+	var last watch.Event
+	for e := range listingOver(t, bytes.NewReader(whole[:len(whole)-5])).ResultChan() {
+		last = e
 	}
-
-	for name, w := range map[string]watch.Interface{
-		"breaks off": listingOver(t, bytes.NewReader(whole[:len(whole)-5]), nil, nil),
-		"no watch":   listingOver(t, bytes.NewReader(whole), nil, errors.New("no watch")),
-	} {
-		var last watch.Event
-		for e := range w.ResultChan() {
-			last = e
-		}
-		if last.Type != watch.Error || !apierrors.IsInternalError(apierrors.FromObject(last.Object)) {
-			t.Errorf("%s: the last of it is %v", name, last)
-		}
+	if last.Type != watch.Error || !apierrors.IsInternalError(apierrors.FromObject(last.Object)) {
+		t.Errorf("the last of one that breaks off is %v", last)
 	}
 }
 
 // TestListingStops: nobody needs to read on when it is stopped.
 func TestListingStops(t *testing.T) {
 	many := slices.Repeat([]discoveryv1.EndpointSlice{*aSlice(1)}, 3*listingAhead)
-	w := listingOver(t, bytes.NewReader(aList(t, "12", many...)), nil, nil)
+	w := listingOver(t, bytes.NewReader(aList(t, "12", many...)))
 	<-w.ResultChan()
 	w.Stop()
 	deadline := time.After(10 * time.Second)

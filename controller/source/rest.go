@@ -135,9 +135,7 @@ func listWatch[L any, P interface {
 			if o.SendInitialEvents == nil || !r.protobuf {
 				return get(o).Watch(ctx)
 			}
-			return startListing(ctx, r.kind, get(listOptions(o)).Stream, func(ctx context.Context, version string) (watch.Interface, error) {
-				return get(metav1.ListOptions{Watch: true, ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: o.TimeoutSeconds}).Watch(ctx)
-			})
+			return startListing(ctx, r.kind, get(listOptions(o)).Stream)
 		},
 	}
 }

@@ -18,17 +18,9 @@ type request struct {
 	code                        int
 }
 
-// streamed reports whether the request is for a list in the form of a watch
-// (KEP-3157).
-func (r request) streamed() bool {
-	return r.verb == "watch" && r.query.Get("sendInitialEvents") == "true"
-}
-
 // lists reports whether the request was for all there is of its resource, and
 // successful.
-func (r request) lists() bool {
-	return r.code == http.StatusOK && (r.verb == "list" || r.streamed())
-}
+func (r request) lists() bool { return r.code == http.StatusOK && r.verb == "list" }
 
 // writeAuditPolicy returns the path of a policy by which the server logs the
 // requests of kube-nft when it begins to answer them.

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/kube-nft/kube-nft/tests/process"
@@ -146,8 +147,8 @@ const (
 )
 
 // TestWire puts a proxy between kube-nft and the API, because the server tells
-// nobody in which encoding it was asked: lists must be streamed, all of it be
-// protobuf, and there be no more than one request of a resource.
+// nobody in which encoding it was asked: all of it must be protobuf, and there be no
+// more than a list and a watch of a resource.
 func TestWire(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -163,8 +164,8 @@ func TestWire(t *testing.T) {
 	s.answers(s.client, "tcp", web.at(false), "pod-2")
 
 	s.Eventually(soon, func() error { // nothing waits for the ServiceCIDRs
-		if s.count("servicecidrs", request.streamed) == 0 {
-			return errors.New("the server streamed no list of ServiceCIDRs")
+		if s.count("servicecidrs", func(r request) bool { return r.verb == "watch" }) == 0 {
+			return errors.New("nobody watches ServiceCIDRs")
 		}
 		return nil
 	})
@@ -174,20 +175,16 @@ func TestWire(t *testing.T) {
 	tap.seen = slices.DeleteFunc(tap.seen, func(line string) bool { return strings.HasPrefix(line, "/apis/events.k8s.io/") })
 	slices.Sort(tap.seen)
 	const protobuf = "application/vnd.kubernetes.protobuf"
-	for i, path := range []string{"/api/v1/nodes", "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices",
+	var want []string
+	for _, path := range []string{"/api/v1/nodes", "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices",
 		"/apis/networking.k8s.io/v1/servicecidrs"} {
-		want := fmt.Sprintf("%s streamed=true accept=%s answer=200 %s;stream=watch agent=kube-nft", path, protobuf, protobuf)
-		if i >= len(tap.seen) || tap.seen[i] != want {
-			t.Errorf("want %s", want)
-		}
+		want = append(want,
+			fmt.Sprintf("%s watch= accept=%s answer=200 %s agent=kube-nft", path, protobuf, protobuf),
+			fmt.Sprintf("%s watch=true accept=%s answer=200 %s;stream=watch agent=kube-nft", path, protobuf, protobuf))
 	}
-	if len(tap.seen) != 4 || t.Failed() {
-		t.Errorf("kube-nft asked:\n%s", strings.Join(tap.seen, "\n"))
-	}
-	for _, resource := range []string{"services", "endpointslices", "nodes", "servicecidrs"} {
-		if s.count(resource, request.streamed) != 1 {
-			t.Errorf("the server streamed %d lists of %s, want 1", s.count(resource, request.streamed), resource)
-		}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, tap.seen); diff != "" {
+		t.Errorf("-want +asked\n%s", diff)
 	}
 }
 
@@ -235,7 +232,7 @@ func (t *tap) note(answer *http.Response) error {
 	agent, _, _ := strings.Cut(question.UserAgent(), "/")
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.seen = append(t.seen, fmt.Sprintf("%s streamed=%s accept=%s answer=%d %s agent=%s", question.URL.Path,
-		question.URL.Query().Get("sendInitialEvents"), accept, answer.StatusCode, answer.Header.Get("Content-Type"), agent))
+	t.seen = append(t.seen, fmt.Sprintf("%s watch=%s accept=%s answer=%d %s agent=%s", question.URL.Path,
+		question.URL.Query().Get("watch"), accept, answer.StatusCode, answer.Header.Get("Content-Type"), agent))
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,14 +29,15 @@ type apiFault struct {
 	// through says that the change comes through in spite of the fault, and not only
 	// when it is over.
 	through bool
-	// least is how often the fault must be met, the four watches that are cut included.
+	// least is how often the fault must be met, watches that are cut not included; zero
+	// is once, if there is nothing to cut.
 	least int
 }
 
 // firstOf has a fault met n times, and then no more.
-func firstOf(n int, fault func(w http.ResponseWriter, q wire.Question, recorded [][]byte) bool) func(http.ResponseWriter, wire.Question, [][]byte) bool {
+func firstOf(n int, fault func(w http.ResponseWriter, q wire.Question, recorded *wire.List) bool) func(http.ResponseWriter, wire.Question, *wire.List) bool {
 	var mu sync.Mutex
-	return func(w http.ResponseWriter, q wire.Question, recorded [][]byte) bool {
+	return func(w http.ResponseWriter, q wire.Question, recorded *wire.List) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		if n == 0 || !fault(w, q, recorded) {
@@ -46,54 +48,53 @@ func firstOf(n int, fault func(w http.ResponseWriter, q wire.Question, recorded 
 	}
 }
 
-// resumed reports whether a question goes on with a watch where another one ended.
-func resumed(q wire.Question) bool { return q.Watch && !q.Streamed }
-
 // refuses has every request refused.
 func refuses(code int, retryAfter string) wire.Fault {
-	return wire.Fault{Answer: func(w http.ResponseWriter, _ wire.Question, _ [][]byte) bool {
+	return wire.Fault{Answer: func(w http.ResponseWriter, _ wire.Question, _ *wire.List) bool {
 		wire.WriteStatus(w, code, retryAfter)
 		return true
 	}}
 }
 
-// expired answers a watch that is to go on with 410, of which the client must list.
-func expired(w http.ResponseWriter, q wire.Question, _ [][]byte) bool {
-	if resumed(q) {
+// expired answers a watch with 410, of which the client must list.
+func expired(w http.ResponseWriter, q wire.Question, _ *wire.List) bool {
+	if q.Watch {
 		wire.WriteFrames(w, wire.Gone())
-		return true
 	}
-	return false
+	return q.Watch
+}
+
+// expiredOf is expired for one resource.
+func expiredOf(resource string) func(http.ResponseWriter, wire.Question, *wire.List) bool {
+	return func(w http.ResponseWriter, q wire.Question, l *wire.List) bool {
+		return q.Resource == resource && expired(w, q, l)
+	}
 }
 
 // halfLists has watches expire, and the first lists after that break off.
 func halfLists() wire.Fault {
-	var mu sync.Mutex
-	left := 3
+	var left atomic.Int64
+	left.Store(3)
 	return wire.Fault{
 		Answer: firstOf(6, expired),
-		Frame: func(f wire.Frame, emit func([]byte) error) (bool, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			if !f.Streamed || f.N < 40 || left == 0 {
-				return false, emit(f.Data)
+		List: func(_ wire.Question, l *wire.List) bool {
+			if len(l.Items) < 40 || left.Add(-1) < 0 {
+				return false
 			}
-			left--
-			return true, errBroken
+			l.Cut = l.Size() / 2
+			return true
 		},
 	}
 }
 
-// endless has watches expire, and lists after that break off when they are complete,
-// but nobody has said so.
+// endless has watches expire, and lists after that break off when they are all but
+// complete.
 func endless() wire.Fault {
 	return wire.Fault{
 		Answer: expired,
-		Frame: func(f wire.Frame, emit func([]byte) error) (bool, error) {
-			if f.Bookmark() {
-				return true, errBroken
-			}
-			return false, emit(f.Data)
+		List: func(_ wire.Question, l *wire.List) bool {
+			l.Cut = 1
+			return true
 		},
 	}
 }
@@ -187,12 +188,7 @@ func behind(resource string) wire.Fault {
 func hangs() wire.Fault {
 	return wire.Fault{
 		WatchFor: 3 * time.Second,
-		Frame: func(f wire.Frame, emit func([]byte) error) (bool, error) {
-			if f.Streamed {
-				return false, emit(f.Data)
-			}
-			return true, wire.ErrHangs
-		},
+		Frame:    func(wire.Frame, func([]byte) error) (bool, error) { return true, wire.ErrHangs },
 	}
 }
 
@@ -201,7 +197,7 @@ func hangs() wire.Fault {
 func older() wire.Fault {
 	var mu sync.Mutex
 	told := make(map[string]bool)
-	return wire.Fault{Answer: func(w http.ResponseWriter, q wire.Question, recorded [][]byte) bool {
+	return wire.Fault{Answer: func(w http.ResponseWriter, q wire.Question, recorded *wire.List) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
@@ -209,8 +205,8 @@ func older() wire.Fault {
 			return false
 		case told[q.Resource]:
 			return false
-		case q.Streamed:
-			wire.WriteFrames(w, recorded...)
+		case q.List && recorded != nil:
+			recorded.Write(w)
 			told[q.Resource] = true
 			return true
 		default:
@@ -228,24 +224,24 @@ func apiFaults() []apiFault {
 		{name: "EndpointSlices behind Services", fault: behind("endpointslices"), through: true},
 		{name: "Services behind EndpointSlices", fault: behind("services"), through: true},
 		{name: "watches break off", fault: wire.Fault{}, cut: true, through: true},
-		{name: "410 in the watch", fault: wire.Fault{Answer: firstOf(6, expired)}, cut: true, through: true},
-		{name: "410 as the answer", fault: wire.Fault{Answer: firstOf(6, func(w http.ResponseWriter, q wire.Question, _ [][]byte) bool {
-			if resumed(q) {
+		{name: "410 in the watch", fault: wire.Fault{Answer: firstOf(6, expired)}, cut: true, through: true, least: 1},
+		{name: "410 as the answer", fault: wire.Fault{Answer: firstOf(6, func(w http.ResponseWriter, q wire.Question, _ *wire.List) bool {
+			if q.Watch {
 				wire.WriteStatus(w, http.StatusGone, "")
 			}
-			return resumed(q)
-		})}, cut: true, through: true},
-		{name: "half a list, then a cut", fault: halfLists(), cut: true, through: true},
-		{name: "no bookmark after a list", fault: endless(), cut: true, least: 4 + 4},
+			return q.Watch
+		})}, cut: true, through: true, least: 1},
+		{name: "half a list, then a cut", fault: halfLists(), cut: true, through: true, least: 2},
+		{name: "all of a list but its last byte", fault: endless(), cut: true, least: 2},
 		{name: "garbage in a watch", fault: garbled(func([]byte) []byte { return []byte("\x0a\xff\x13garbage") }), through: true},
 		{name: "half an event", fault: garbled(func(data []byte) []byte { return data[:len(data)/2] }), through: true},
-		{name: "429, Retry-After", fault: refuses(http.StatusTooManyRequests, "1"), cut: true, least: 4 + 4},
-		{name: "500", fault: refuses(http.StatusInternalServerError, ""), cut: true, least: 4 + 4},
-		{name: "503, Retry-After", fault: refuses(http.StatusServiceUnavailable, "1"), cut: true, least: 4 + 4},
-		{name: "a token that has expired: 401", fault: refuses(http.StatusUnauthorized, ""), cut: true, least: 4 + 4},
-		{name: "a certificate that has expired", fault: wire.Fault{Expired: true}, cut: true, least: 4 + 4},
-		{name: "watches that hang", fault: hangs(), cut: true, least: 4 + 2},
-		{name: "an older server after failover", fault: older(), cut: true, through: true, least: 4 + 2},
+		{name: "429, Retry-After", fault: refuses(http.StatusTooManyRequests, "1"), cut: true, least: 2},
+		{name: "500", fault: refuses(http.StatusInternalServerError, ""), cut: true, least: 2},
+		{name: "503, Retry-After", fault: refuses(http.StatusServiceUnavailable, "1"), cut: true, least: 2},
+		{name: "a token that has expired: 401", fault: refuses(http.StatusUnauthorized, ""), cut: true, least: 2},
+		{name: "a certificate that has expired", fault: wire.Fault{Expired: true}, cut: true, least: 2},
+		{name: "watches that hang", fault: hangs(), cut: true, least: 2},
+		{name: "an older server after failover", fault: older(), cut: true, through: true, least: 2},
 	}
 }
 
@@ -260,17 +256,25 @@ func TestAPIServer(t *testing.T) {
 	s.start()
 	s.ready()
 	for step, f := range apiFaults() {
+		// A Reflector lists again after a watch of less than a second, and would not meet
+		// what is done to watches.
+		s.must("everything is watched", soon, func() error {
+			if !s.proxy.Watched(time.Second, "services", "endpointslices", "nodes") {
+				return errors.New("not yet")
+			}
+			return nil
+		})
 		tr := s.carry(steady, sticky)
 		o := outcome{fault: f.name, before: s.vitals()}
 		met := s.proxy.Hits()
 		s.proxy.Set(f.fault)
 		if f.cut {
-			s.proxy.Cut()
+			o.injected = s.proxy.Cut()
 		}
 		began := time.Now()
 		s.churn(step)
 		s.must(f.name, soon, func() error {
-			if n := s.proxy.Hits() - met; n < max(1, f.least) {
+			if n := s.proxy.Hits() - met; n < f.least || n+o.injected == 0 {
 				return fmt.Errorf("met %d times", n)
 			}
 			if !f.through {
@@ -284,7 +288,7 @@ func TestAPIServer(t *testing.T) {
 		s.proxy.Set(wire.Fault{})
 		s.right(soon)
 		o.repair = time.Since(began)
-		o.injected = s.proxy.Hits() - met
+		o.injected += s.proxy.Hits() - met
 		o.after = s.vitals()
 		s.conclude(o, tr)
 	}
@@ -310,11 +314,11 @@ func (s *site) emptyList() {
 	o := outcome{fault: "a list that is empty (believed)", before: s.vitals()}
 	met := s.proxy.Hits()
 	began := time.Now()
-	s.proxy.Set(wire.Fault{Answer: expired, Frame: func(f wire.Frame, emit func([]byte) error) (bool, error) {
-		if f.Streamed && !f.Bookmark() && (f.Resource == "services" || f.Resource == "endpointslices") {
-			return true, nil
+	s.proxy.Set(wire.Fault{Answer: firstOf(6, expired), List: func(q wire.Question, l *wire.List) bool {
+		if q.Resource == "services" || q.Resource == "endpointslices" {
+			l.Items = nil
 		}
-		return false, emit(f.Data)
+		return l.Items == nil
 	}})
 	s.proxy.Cut()
 	s.must("an empty list is believed", soon, func() error {
@@ -329,7 +333,10 @@ func (s *site) emptyList() {
 	s.t.Logf("an empty list was believed after %v", time.Since(began).Round(time.Millisecond))
 	began = time.Now()
 	// A watch would go on after what it was told, as if that had been true.
-	s.proxy.Set(wire.Fault{Answer: firstOf(2, expired)})
+	services, slices := firstOf(1, expiredOf("services")), firstOf(1, expiredOf("endpointslices"))
+	s.proxy.Set(wire.Fault{Answer: func(w http.ResponseWriter, q wire.Question, l *wire.List) bool {
+		return services(w, q, l) || slices(w, q, l)
+	}})
 	s.proxy.Cut()
 	s.right(soon)
 	o.repair, o.injected = time.Since(began), s.proxy.Hits()-met

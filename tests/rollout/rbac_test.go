@@ -40,25 +40,16 @@ func (p permission) String() string {
 
 func (p permission) compare(other permission) int { return strings.Compare(p.String(), other.String()) }
 
-// withoutStreams has the server refuse to stream lists, as older ones do: kube-nft
-// then lists, and watches from there.
-const withoutStreams = "--feature-gates=WatchList=false"
-
 // TestPermissions compares what deploy/ grants to kube-nft with what it asks for, as
-// the server's audit log tells: with a server that streams lists and with one that
-// does not, over a restart, and with events on Services.
+// the server's audit log tells: over a restart, and with events on Services.
 func TestPermissions(t *testing.T) {
 	used, granted := make(map[permission]bool), make(map[permission]bool)
 	// Also if kube-nft does not get anywhere: then this says why.
 	defer func() { comparePermissions(t, used, granted) }()
-	for _, args := range [][]string{nil, {withoutStreams}} {
-		s := newSite(t, 1, args...)
-		maps.Copy(granted, s.granted())
-		func() {
-			defer func() { maps.Copy(used, s.used()) }()
-			s.exercise()
-		}()
-	}
+	s := newSite(t, 1)
+	maps.Copy(granted, s.granted())
+	defer func() { maps.Copy(used, s.used()) }()
+	s.exercise()
 }
 
 func comparePermissions(t *testing.T, used, granted map[permission]bool) {
@@ -193,7 +184,7 @@ func (s *site) may(p permission) bool {
 // TestPermissionLacks takes one permission after the other away: each time kube-nft
 // says in its log which one it lacks, by verb and resource.
 func TestPermissionLacks(t *testing.T) {
-	s := newSite(t, 1, withoutStreams)
+	s := newSite(t, 1)
 	n := s.nodes[0]
 	s.createPod(n, "web")
 	s.apply("first", "web")

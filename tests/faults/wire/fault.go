@@ -18,7 +18,9 @@ import (
 type Fault struct {
 	// Answer answers a request in place of the server, or returns false. recorded is
 	// how the resource was listed first: what a server that has fallen back says.
-	Answer func(w http.ResponseWriter, q Question, recorded [][]byte) bool
+	Answer func(w http.ResponseWriter, q Question, recorded *List) bool
+	// List changes a list on its way, and reports whether it has.
+	List func(q Question, l *List) bool
 	// Frame is given each frame of a watch, and emits what is to come instead. It
 	// reports whether it has changed anything. Its error breaks the watch off, but for
 	// ErrHangs.
@@ -37,7 +39,7 @@ type Question struct {
 	*http.Request
 	Resource string
 	Watch    bool
-	Streamed bool // a list by way of a watch
+	List     bool
 }
 
 // Frame is one event of a watch.

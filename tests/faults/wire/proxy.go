@@ -2,8 +2,8 @@
 
 // Package wire stands between a client of the Kubernetes API and a real API server,
 // and makes answers worse: late, twice, out of order, cut off, garbled, refused, out of
-// date. It knows frames of a watch in protobuf, which is what kube-nft asks for, and
-// otherwise passes on what comes.
+// date. It knows lists and frames of a watch in protobuf, which is what kube-nft asks for,
+// and otherwise passes on what comes.
 package wire
 
 import (
@@ -19,11 +19,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kube-nft/kube-nft/tests/cluster"
 	"github.com/kube-nft/kube-nft/tests/netlab"
@@ -42,7 +44,7 @@ type Proxy struct {
 	mu       sync.Mutex
 	fault    Fault
 	watches  map[*stream]struct{}
-	recorded map[string][][]byte // of the first list of a resource, its frames
+	recorded map[string]*List // the first of a resource
 	hits     atomic.Int64
 }
 
@@ -51,7 +53,7 @@ func Start(tb testing.TB, n *netlab.Namespace, api *cluster.Cluster, kubeconfig 
 	tb.Helper()
 	p := &Proxy{
 		Kubeconfig: filepath.Join(tb.TempDir(), "kubeconfig"),
-		watches:    make(map[*stream]struct{}), recorded: make(map[string][][]byte),
+		watches:    make(map[*stream]struct{}), recorded: make(map[string]*List),
 		transport: api.ClientVia("", n.DialContext).Transport, // with the token that comes in
 	}
 	var err error
@@ -104,21 +106,36 @@ func (p *Proxy) now() Fault {
 // Hits counts answers, or frames of them, that a fault has changed.
 func (p *Proxy) Hits() int { return int(p.hits.Load()) }
 
-// Cut ends all watches in the middle, and closes all connections.
-func (p *Proxy) Cut() {
+// Cut ends all watches in the middle, and closes all connections. It returns how many
+// watches there were.
+func (p *Proxy) Cut() (watches int) {
 	p.mu.Lock()
 	for w := range p.watches {
 		w.cancel()
-		p.hits.Add(1)
 	}
+	watches = len(p.watches)
 	p.mu.Unlock()
 	p.server.CloseClientConnections()
+	return watches
+}
+
+// Watched reports whether there are watches of all these that are older than that.
+func (p *Proxy) Watched(than time.Duration, resources ...string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := make(map[string]bool)
+	for w := range p.watches {
+		if time.Since(w.began) > than {
+			old[w.question.Resource] = true
+		}
+	}
+	return !slices.ContainsFunc(resources, func(r string) bool { return !old[r] })
 }
 
 // ServeHTTP implements http.Handler.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	q := Question{Request: r, Resource: resource(r.URL.Path), Streamed: r.URL.Query().Get("sendInitialEvents") == "true",
-		Watch: r.URL.Query().Get("watch") != ""}
+	q := Question{Request: r, Resource: resource(r.URL.Path), Watch: r.URL.Query().Get("watch") != ""}
+	q.List = !q.Watch && r.Method == http.MethodGet
 	if f := p.now(); f.Answer != nil && f.Answer(w, q, p.recordedOf(q.Resource)) {
 		p.hits.Add(1)
 		return
@@ -134,11 +151,15 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	maps.Copy(w.Header(), answer.Header)
 	w.Header().Del("Content-Length")
 	w.WriteHeader(answer.StatusCode)
+	if q.List && answer.StatusCode == http.StatusOK {
+		p.list(w, q, answer.Body)
+		return
+	}
 	if !q.Watch || answer.StatusCode != http.StatusOK {
 		_, _ = io.Copy(w, answer.Body) // whoever has gone will not complain
 		return
 	}
-	s := &stream{proxy: p, question: q, to: w, cancel: cancel}
+	s := &stream{proxy: p, question: q, to: w, cancel: cancel, began: time.Now()}
 	p.mu.Lock()
 	p.watches[s] = struct{}{}
 	p.mu.Unlock()
@@ -168,6 +189,7 @@ type stream struct {
 	proxy    *Proxy
 	question Question
 	cancel   context.CancelFunc
+	began    time.Time
 	n        int  // frames so far
 	hangs    bool // and says nothing more until the server ends it
 
@@ -203,7 +225,6 @@ func (s *stream) pass(from io.Reader) error {
 			return err
 		}
 		s.n++
-		s.record(frame)
 		if s.hangs {
 			continue
 		}
@@ -236,24 +257,4 @@ func (s *stream) write(frame []byte) error {
 		return err
 	}
 	return http.NewResponseController(s.to).Flush()
-}
-
-// record keeps the frames of the first streamed list of a resource, up to the bookmark
-// that ends it.
-func (s *stream) record(frame []byte) {
-	if !s.question.Streamed {
-		return
-	}
-	p, name := s.proxy, s.question.Resource
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if old := p.recorded[name]; len(old) == s.n-1 && (len(old) == 0 || !(Frame{Data: old[len(old)-1]}).Bookmark()) {
-		p.recorded[name] = append(old, frame)
-	}
-}
-
-func (p *Proxy) recordedOf(resource string) [][]byte {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.recorded[resource]
 }
