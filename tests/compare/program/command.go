@@ -77,7 +77,7 @@ func measure(ctx context.Context, o options, log *slog.Logger) error {
 }
 
 // again is how fast a start is that is measured in more rounds than one.
-const again = 15 * time.Second
+const again = time.Minute
 
 // measureShape measures all peers on the same objects, in turn.
 func measureShape(ctx context.Context, o options, c *collector, peers []peer.Peer, s shape.Shape) (err error) {

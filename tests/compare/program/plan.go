@@ -76,7 +76,7 @@ func (o options) plan(p peer.Peer, s shape.Shape, round int) plan {
 const (
 	// slowStart is how long a start is after which only changes are measured, a few, and
 	// nothing a second time.
-	slowStart = 45 * time.Second
+	slowStart = time.Minute
 	// quickStart is how long it is at most for a proxy that churn is sustained for: the
 	// others are behind from its first second on.
 	quickStart = 5 * time.Second
