@@ -189,5 +189,8 @@ func (r carried) notDone(limit time.Duration) string {
 	if r.left == 0 {
 		return ""
 	}
+	if r.left == 1 {
+		return fmt.Sprintf("not done after %v: one Service does not carry packets", limit)
+	}
 	return fmt.Sprintf("not done after %v: %d Services do not carry packets", limit, r.left)
 }
