@@ -124,7 +124,7 @@ func (x *want) await(ctx context.Context, limit time.Duration) (time.Time, error
 	case at := <-x.at:
 		return at, nil
 	case <-timeout.C:
-		return time.Time{}, fmt.Errorf("%w after %v", errUnseen, limit)
+		return time.Time{}, fmt.Errorf("%w after %v", errUnseen, limit.Round(100*time.Millisecond))
 	case <-ctx.Done():
 		return time.Time{}, context.Cause(ctx)
 	}
