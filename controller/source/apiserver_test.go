@@ -67,17 +67,17 @@ func (s *apiServer) client() *Client {
 
 // binaryClient asks for protobuf.
 func (s *apiServer) binaryClient() *Client {
-	s.t.Helper()
-	client, err := NewClientFor(&rest.Config{Host: s.http.URL, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: runtime.ContentTypeProtobuf}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return client
+	return clientAsking(s.t, s.http.URL, runtime.ContentTypeProtobuf)
 }
 
 func clientFor(t *testing.T, url string) *Client {
 	t.Helper()
-	client, err := NewClientFor(&rest.Config{Host: url, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
+	return clientAsking(t, url, runtime.ContentTypeJSON)
+}
+
+func clientAsking(t *testing.T, url, contentType string) *Client {
+	t.Helper()
+	client, err := NewClientFor(&rest.Config{Host: url, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: contentType}})
 	if err != nil {
 		t.Fatal(err)
 	}

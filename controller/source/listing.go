@@ -118,7 +118,7 @@ func readList(r io.Reader, kind *streamed, tell func(runtime.Object) error) (ver
 	if string(prefix) != protobufPrefix {
 		return "", fmt.Errorf("no protobuf: it begins with %q", prefix)
 	}
-	if err := l.fields(l.envelope); err != nil && !errors.Is(err, errEnd) {
+	if err := l.fields(l.envelope); err != nil && !errors.Is(err, io.EOF) {
 		return "", err
 	}
 	if l.version == "" {
@@ -127,20 +127,15 @@ func readList(r io.Reader, kind *streamed, tell func(runtime.Object) error) (ver
 	return l.version, nil
 }
 
-// errEnd is the end of the answer, between two fields of the envelope.
-var errEnd = errors.New("end of the list")
-
 // maxObject is what we take for an object at most, in bytes. The store of a cluster has
 // 1.5 MB for one, unless told otherwise.
 const maxObject = 64 << 20
 
-// fields reads a message, whose fields all have a length.
+// fields reads a message, whose fields all have a length. The error is io.EOF where the
+// answer ends between two of them.
 func (l *listReader) fields(f func(number protowire.Number, size uint64) error) error {
 	for l.left > 0 {
 		tag, err := l.varint()
-		if errors.Is(err, io.EOF) {
-			return errEnd
-		}
 		if err != nil {
 			return err
 		}
@@ -164,7 +159,7 @@ func (l *listReader) fields(f func(number protowire.Number, size uint64) error) 
 
 // cut says of an end where there is to be more that it is none.
 func cut(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, errEnd) {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
