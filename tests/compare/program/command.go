@@ -76,9 +76,6 @@ func measure(ctx context.Context, o options, log *slog.Logger) error {
 	return c.save()
 }
 
-// again is how fast a start is that is measured in more rounds than one.
-const again = time.Minute
-
 // measureShape measures all peers on the same objects, in turn.
 func measureShape(ctx context.Context, o options, c *collector, peers []peer.Peer, s shape.Shape) (err error) {
 	api, err := site.StartAPI(ctx, c.log)
@@ -97,7 +94,7 @@ func measureShape(ctx context.Context, o options, c *collector, peers []peer.Pee
 				c.skip(result.Skip{Section: "start", Proxy: p.Name, Shape: s.Name, What: "everything", Why: why})
 				continue
 			}
-			if round > 0 && (took[p.Name] == 0 || took[p.Name] > again) {
+			if round > 0 && (took[p.Name] == 0 || took[p.Name] > slowStart) {
 				continue
 			}
 			v := &visit{collector: c, plan: o.plan(p, s, round), limit: o.Limit, peer: p, shape: s, api: api, versions: &versions}
