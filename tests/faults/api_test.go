@@ -34,8 +34,11 @@ type apiFault struct {
 	least int
 }
 
+// answer is what a fault's Answer is.
+type answer = func(w http.ResponseWriter, q wire.Question, recorded *wire.List) bool
+
 // firstOf has a fault met n times, and then no more.
-func firstOf(n int, fault func(w http.ResponseWriter, q wire.Question, recorded *wire.List) bool) func(http.ResponseWriter, wire.Question, *wire.List) bool {
+func firstOf(n int, fault answer) answer {
 	var mu sync.Mutex
 	return func(w http.ResponseWriter, q wire.Question, recorded *wire.List) bool {
 		mu.Lock()
@@ -65,7 +68,7 @@ func expired(w http.ResponseWriter, q wire.Question, _ *wire.List) bool {
 }
 
 // expiredOf is expired for one resource.
-func expiredOf(resource string) func(http.ResponseWriter, wire.Question, *wire.List) bool {
+func expiredOf(resource string) answer {
 	return func(w http.ResponseWriter, q wire.Question, l *wire.List) bool {
 		return q.Resource == resource && expired(w, q, l)
 	}

@@ -71,8 +71,8 @@ var account = cluster.ServiceAccount("kube-system", "kube-nft")
 var controllers = []string{"endpointslice-controller", "endpointslice-mirroring-controller", "serviceaccount-controller"}
 
 // newBareSite makes the network of a site with as many nodes, and its API, in which
-// there is nothing. args are more of kube-apiserver's.
-func newBareSite(t *testing.T, nodes int, args ...string) *site {
+// there is nothing.
+func newBareSite(t *testing.T, nodes int) *site {
 	t.Helper()
 	s := &site{T: netlab.NewT(t), t: t, pods: make(map[string]*pod)}
 	s.lan = s.Namespace("lan")
@@ -96,7 +96,7 @@ func newBareSite(t *testing.T, nodes int, args ...string) *site {
 		Listen:      apiAddrs[0],
 		Advertise:   apiAddrs[0],
 		Controllers: controllers,
-		Args:        append([]string{"--audit-policy-file=" + policy, "--audit-log-path=" + s.auditLog}, args...),
+		Args:        []string{"--audit-policy-file=" + policy, "--audit-log-path=" + s.auditLog},
 		Command:     cluster.InNamespace(s.control.Path()),
 		Dial:        s.control.DialContext,
 	})
@@ -104,9 +104,9 @@ func newBareSite(t *testing.T, nodes int, args ...string) *site {
 }
 
 // newSite is newReadySite with Node objects.
-func newSite(t *testing.T, nodes int, args ...string) *site {
+func newSite(t *testing.T, nodes int) *site {
 	t.Helper()
-	s := newReadySite(t, nodes, args...)
+	s := newReadySite(t, nodes)
 	for _, n := range s.nodes {
 		s.createNode(n, nil)
 	}
@@ -115,9 +115,9 @@ func newSite(t *testing.T, nodes int, args ...string) *site {
 
 // newReadySite is newBareSite with what an operator applies for kube-nft, but for the
 // DaemonSet.
-func newReadySite(t *testing.T, nodes int, args ...string) *site {
+func newReadySite(t *testing.T, nodes int) *site {
 	t.Helper()
-	s := newBareSite(t, nodes, args...)
+	s := newBareSite(t, nodes)
 	for _, file := range []string{"serviceaccount.yaml", "rbac.yaml"} {
 		text, err := os.ReadFile(filepath.Join(manifests, file))
 		s.Must(err)

@@ -45,7 +45,6 @@ type Question struct {
 // Frame is one event of a watch.
 type Frame struct {
 	Question
-	N    int // in its watch, from 1
 	Data []byte
 }
 

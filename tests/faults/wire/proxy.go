@@ -190,8 +190,7 @@ type stream struct {
 	question Question
 	cancel   context.CancelFunc
 	began    time.Time
-	n        int  // frames so far
-	hangs    bool // and says nothing more until the server ends it
+	hangs    bool // says nothing more, and does not end before the server ends it
 
 	mu    sync.Mutex
 	to    http.ResponseWriter
@@ -224,7 +223,6 @@ func (s *stream) pass(from io.Reader) error {
 		if _, err := io.ReadFull(from, frame); err != nil {
 			return err
 		}
-		s.n++
 		if s.hangs {
 			continue
 		}
@@ -235,7 +233,7 @@ func (s *stream) pass(from io.Reader) error {
 			}
 			continue
 		}
-		changed, err := f.Frame(Frame{Question: s.question, N: s.n, Data: frame}, s.write)
+		changed, err := f.Frame(Frame{Question: s.question, Data: frame}, s.write)
 		if changed {
 			s.proxy.hits.Add(1)
 		}
