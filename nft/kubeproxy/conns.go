@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,9 +25,42 @@ const (
 	silence = 30 * time.Second
 )
 
-// open counts the open connections of each virtual service in this namespace, as
-// /proc/net/ip_vs_conn has them.
-func (v *ipvs) open() (map[Frontend]int, error) {
+// connection is one that IPVS knows.
+type connection struct {
+	client netip.AddrPort
+	to     Frontend
+}
+
+// open counts the connections through IPVS to each of services: those that are open in
+// /proc/net/ip_vs_conn, and that nobody else carries. A client that uses a port again to
+// which IPVS still has a connection that is over gets a new one from kube-nft; but IPVS
+// takes the answers of the same endpoint for those of its own (ip_vs_core.c,
+// ip_vs_out_hook), and so its connection lives again: on a busy node there is always one.
+//
+// UDP flows to services that are over are forgotten by conntrack: should one go on, it is
+// a new one, which another proxy translates. Else it would be for IPVS again.
+func (v *ipvs) open(ctx context.Context, services []VirtualService) (map[Frontend]int, error) {
+	conns, err := v.connections()
+	if err != nil {
+		return nil, err
+	}
+	if err := forget(ctx, services, func(c connection, translated bool) bool {
+		if translated {
+			delete(conns, c)
+		}
+		return c.to.Proto == nft.UDP && !translated && !conns[c]
+	}); err != nil {
+		return nil, err
+	}
+	open := make(map[Frontend]int)
+	for c := range conns {
+		open[c.to]++
+	}
+	return open, nil
+}
+
+// connections returns those that IPVS takes for open in this namespace.
+func (v *ipvs) connections() (map[connection]bool, error) {
 	udp, err := v.timeoutUDP()
 	if err != nil {
 		return nil, err
@@ -36,14 +70,48 @@ func (v *ipvs) open() (map[Frontend]int, error) {
 		return nil, explain("list connections of IPVS", err)
 	}
 	defer file.Close()
-	open := make(map[Frontend]int)
+	conns := make(map[connection]bool)
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
-		if to, ok := parseConnection(lines.Text(), udp); ok {
-			open[to]++
+		if c, ok := parseConnection(lines.Text(), udp); ok {
+			conns[c] = true
 		}
 	}
-	return open, explain("list connections of IPVS", lines.Err())
+	return conns, explain("list connections of IPVS", lines.Err())
+}
+
+// forget deletes from conntrack what over says of the connections to services. One is
+// translated if another proxy carries it: IPVS changes no destination in conntrack's eyes.
+// What is in a zone is somebody else's.
+func forget(ctx context.Context, services []VirtualService, over func(c connection, translated bool) bool) error {
+	ours, filters := make(map[Frontend]bool), make(map[conntrack.Filter]bool)
+	for _, s := range services {
+		ours[s.Frontend] = true
+		filters[conntrack.Filter{Family: s.Family, Proto: s.Proto}] = true
+	}
+	conn, err := conntrack.Open(conntrack.Options{})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for filter := range filters {
+		var entries []conntrack.Entry
+		err := conn.Walk(ctx, filter, func(e *conntrack.Entry) bool {
+			dst := e.Original.Dst
+			c := connection{e.Original.Src, Frontend{e.Family, e.Proto, dst.Addr(), dst.Port()}}
+			if e.Zone == 0 && ours[c.to] && over(c, e.Status&conntrack.Translated != 0) {
+				entries = append(entries, *e)
+			}
+			return true
+		})
+		if err == nil {
+			_, err = conn.Delete(entries...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // timeoutUDP is how long IPVS keeps a flow of UDP.
@@ -61,33 +129,43 @@ func (v *ipvs) timeoutUDP() (time.Duration, error) {
 }
 
 // parseConnection reads a line of /proc/net/ip_vs_conn (ip_vs_conn.c,
-// ip_vs_conn_seq_show), and says where an open connection goes:
+// ip_vs_conn_seq_show), and says whether the connection is open:
 //
 //	Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires
 //	TCP 0AF40005 C5A2 0A600A50 0050 0AF40007 1F90 ESTABLISHED     899
 //
 // One that is over is not open, nor is a flow of UDP that is silent: its time to expire
-// begins anew with each packet. A port 0 is of what persistence remembers.
-func parseConnection(line string, udp time.Duration) (to Frontend, open bool) {
+// begins anew with each packet. A connection of TCP is in SYN_SENT when IPVS has met an
+// endpoint's answer alone (see open). A port 0 is of what persistence remembers.
+func parseConnection(line string, udp time.Duration) (c connection, open bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 9 || fields[2] == "0000" {
-		return to, false
+		return c, false
 	}
 	protocols := map[string]nft.Proto{"TCP": nft.TCP, "UDP": nft.UDP, "SCTP": nft.SCTP}
-	port, err := strconv.ParseUint(fields[4], 16, 16)
-	addr, ok := hexAddr(fields[3])
-	to = Frontend{Family: nft.FamilyOf(addr), Proto: protocols[fields[0]], Addr: addr, Port: uint16(port)}
-	if err != nil || !ok || to.Proto == 0 {
-		return to, false
+	client, known := hexAddrPort(fields[1], fields[2])
+	to, ok := hexAddrPort(fields[3], fields[4])
+	c = connection{client, Frontend{
+		Family: nft.FamilyOf(to.Addr()), Proto: protocols[fields[0]], Addr: to.Addr(), Port: to.Port(),
+	}}
+	if !known || !ok || c.to.Proto == 0 {
+		return c, false
 	}
-	switch to.Proto {
+	switch c.to.Proto {
 	case nft.TCP:
-		return to, fields[7] != "TIME_WAIT" && fields[7] != "CLOSE"
+		return c, !slices.Contains([]string{"TIME_WAIT", "CLOSE", "SYN_SENT"}, fields[7])
 	case nft.UDP:
 		left, err := strconv.Atoi(fields[8])
-		return to, err != nil || udp-time.Duration(left)*time.Second < silence
+		return c, err != nil || udp-time.Duration(left)*time.Second < silence
 	}
-	return to, fields[7] != "CLOSED"
+	return c, fields[7] != "CLOSED"
+}
+
+// hexAddrPort reads an address and a port as /proc/net/ip_vs_conn writes them.
+func hexAddrPort(addr, port string) (netip.AddrPort, bool) {
+	a, ok := hexAddr(addr)
+	n, err := strconv.ParseUint(port, 16, 16)
+	return netip.AddrPortFrom(a, uint16(n)), ok && err == nil
 }
 
 // hexAddr reads an address as /proc/net/ip_vs_conn writes it: eight digits, or the long
@@ -102,43 +180,4 @@ func hexAddr(s string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(n)))), true
-}
-
-// removeIdle removes a service without open connections. Flows of UDP that are silent
-// are forgotten by conntrack as well: should one go on, it is a new one, which another
-// proxy translates, and not one of IPVS, which would drop it.
-func (v *ipvs) removeIdle(ctx context.Context, s *VirtualService) error {
-	if err := v.remove(s); err != nil || s.Proto != nft.UDP || s.Inactive+s.Active == 0 {
-		return err
-	}
-	conn, err := conntrack.Open(conntrack.Options{})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	var flows []conntrack.Entry
-	to := netip.AddrPortFrom(s.Addr, s.Port)
-	err = conn.Walk(ctx, conntrack.Filter{Family: s.Family, Proto: nft.UDP, Port: s.Port}, func(e *conntrack.Entry) bool {
-		// What another proxy has translated goes on; IPVS changes no destination in
-		// conntrack's eyes.
-		if e.Original.Dst == to && e.Status&conntrack.Translated == 0 {
-			flows = append(flows, *e)
-		}
-		return true
-	})
-	if err == nil {
-		_, err = conn.Delete(flows...)
-	}
-	return err
-}
-
-// destinationsOf reads again how many connections a service has; false is gone.
-func (v *ipvs) destinationsOf(s *VirtualService) (there bool, err error) {
-	if err := v.destinations(s); err != nil {
-		if isGone(err) {
-			return false, nil
-		}
-		return false, err
-	}
-	return true, nil
 }

@@ -71,7 +71,7 @@ func (f *Found) removeIdleServices(ctx context.Context, busy *Busy) error {
 		return err
 	}
 	defer v.conn.Close()
-	open, err := v.open()
+	open, err := v.open(ctx, f.Services)
 	if err != nil {
 		return err
 	}
@@ -86,14 +86,8 @@ func (f *Found) removeIdleServices(ctx context.Context, busy *Busy) error {
 			needed = append(needed, *s)
 			continue
 		}
-		there, err := v.destinationsOf(s)
-		if err != nil {
+		if err := v.remove(s); err != nil {
 			return err
-		}
-		if there {
-			if err := v.removeIdle(ctx, s); err != nil {
-				return err
-			}
 		}
 	}
 	f.Services = needed

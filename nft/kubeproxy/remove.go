@@ -127,8 +127,10 @@ func (f *Found) batch(b *batch) {
 }
 
 // RemoveIPVS removes what is of the mode ipvs alone, and ends connections that go through
-// IPVS; RemoveIdle does not. The sets that know node ports go
-// when the services are gone, so that a second run finds what a first one left.
+// IPVS; RemoveIdle does not. Conntrack forgets them, so that who goes on is translated by
+// another proxy: a client of UDP is answered, and one of TCP is told that its connection
+// is over by an endpoint that does not know it. The sets that know node ports go when the services are gone, so
+// that a second run finds what a first one left.
 func (f *Found) RemoveIPVS(ctx context.Context) error {
 	if len(f.Services) > 0 {
 		v, err := openIPVS()
@@ -143,6 +145,9 @@ func (f *Found) RemoveIPVS(ctx context.Context) error {
 			if err := v.remove(&s); err != nil {
 				return err
 			}
+		}
+		if err := forget(ctx, f.Services, func(_ connection, translated bool) bool { return !translated }); err != nil {
+			return err
 		}
 	}
 	if len(f.IPSets) > 0 {
