@@ -78,7 +78,7 @@ bin/compare: FORCE
 compare: bin/compare tools-compare ## beside kube-proxy, in minutes once its programs are built; results in bin/compare-results
 	bin/compare all
 
-compare-full: bin/compare tools-compare tools-uml ## the same in large clusters, which takes an hour and a quarter
+compare-full: bin/compare tools-compare tools-uml ## the same in large clusters, which takes an hour and a half
 	bin/compare all --full
 
 reproducible: ## two builds, elsewhere and without a cache, are the same to the last bit

@@ -3,6 +3,7 @@
 package uml
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,9 +49,9 @@ with that of "bare" from the same file, one DNAT rule, and with nothing else.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Out, "out", "bin/compare-results", "directory of the results")
-	f.IntSliceVar(&o.services, "services", nil, "how many Services there are, in turn (default 200, with --full 1000)")
+	f.IntSliceVar(&o.services, "services", nil, "how many Services there are, in turn (default 200, with --full 1000 and 5000)")
 	f.IntVar(&o.Rounds, "rounds", 0, "how often to measure each proxy, in turn with the others")
-	f.DurationVar(&o.Limit, "limit", 12*time.Minute, "the longest that one boot and what is measured in it may take")
+	f.DurationVar(&o.Limit, "limit", 0, "the longest that one boot and what is measured in it may take (default 12m, with --full 30m)")
 	f.BoolVar(&o.Full, "full", false, "measure in larger clusters, and build the kernel if there is none")
 	f.BoolVar(&o.build, "build", false, "build the kernel if there is none")
 	f.StringVar(&o.KubeNFT, "kube-nft", "", "compare this program, and not one built of the checkout")
@@ -66,12 +67,14 @@ func InitCommand() *cobra.Command {
 }
 
 func (o *options) run(ctx context.Context, log *slog.Logger) error {
-	if len(o.services) == 0 {
-		o.services = []int{200}
-		if o.Full {
-			o.services = []int{1000}
-		}
+	services, limit := []int{200}, 12*time.Minute
+	if o.Full {
+		services, limit = []int{1000, 5000}, 30*time.Minute
 	}
+	if len(o.services) == 0 {
+		o.services = services
+	}
+	o.Limit = cmp.Or(o.Limit, limit)
 	f := o.NewFile(ctx, log, nil)
 	kernel, err := o.kernel(ctx, log)
 	if err == nil {
