@@ -32,24 +32,13 @@ type connection struct {
 }
 
 // open counts the connections through IPVS to each of services: those that are open in
-// /proc/net/ip_vs_conn, and that nobody else carries. A client that uses a port again to
-// which IPVS still has a connection that is over gets a new one from kube-nft; but IPVS
-// takes the answers of the same endpoint for those of its own (ip_vs_core.c,
-// ip_vs_out_hook), and so its connection lives again: on a busy node there is always one.
-//
-// UDP flows to services that are over are forgotten by conntrack: should one go on, it is
-// a new one, which another proxy translates. Else it would be for IPVS again.
+// /proc/net/ip_vs_conn, and that nobody else carries.
 func (v *ipvs) open(ctx context.Context, services []VirtualService) (map[Frontend]int, error) {
 	conns, err := v.connections()
 	if err != nil {
 		return nil, err
 	}
-	if err := forget(ctx, services, func(c connection, translated bool) bool {
-		if translated {
-			delete(conns, c)
-		}
-		return c.to.Proto == nft.UDP && !translated && !conns[c]
-	}); err != nil {
+	if err := handOver(ctx, services, conns); err != nil {
 		return nil, err
 	}
 	open := make(map[Frontend]int)
@@ -57,6 +46,22 @@ func (v *ipvs) open(ctx context.Context, services []VirtualService) (map[Fronten
 		open[c.to]++
 	}
 	return open, nil
+}
+
+// handOver deletes from conns what another proxy carries. A client that uses a port again
+// to which IPVS still has a connection that is over gets a new one from that proxy; but
+// IPVS takes the answers of the same endpoint for those of its own (ip_vs_core.c,
+// ip_vs_out_hook), and so its connection lives again: on a busy node there is always one.
+//
+// UDP flows to services that are not in conns are forgotten by conntrack: should one go
+// on, it is a new one, which another proxy translates. Else it would be for IPVS again.
+func handOver(ctx context.Context, services []VirtualService, conns map[connection]bool) error {
+	return forget(ctx, services, func(c connection, translated bool) bool {
+		if translated {
+			delete(conns, c)
+		}
+		return c.to.Proto == nft.UDP && !translated && !conns[c]
+	})
 }
 
 // connections returns those that IPVS takes for open in this namespace.
