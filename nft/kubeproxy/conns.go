@@ -4,6 +4,7 @@ package kubeproxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"net/netip"
@@ -31,8 +32,8 @@ type connection struct {
 	to     Frontend
 }
 
-// open counts the connections through IPVS to each of services: those that are open in
-// /proc/net/ip_vs_conn, and that nobody else carries.
+// open counts the connections that end with each of services: those of IPVS that are
+// open, and see handOver.
 func (v *ipvs) open(ctx context.Context, services []VirtualService) (map[Frontend]int, error) {
 	conns, err := v.connections()
 	if err != nil {
@@ -42,29 +43,41 @@ func (v *ipvs) open(ctx context.Context, services []VirtualService) (map[Fronten
 		return nil, err
 	}
 	open := make(map[Frontend]int)
-	for c := range conns {
-		open[c.to]++
+	for c, needed := range conns {
+		if needed {
+			open[c.to]++
+		}
 	}
 	return open, nil
 }
 
-// handOver deletes from conns what another proxy carries. A client that uses a port again
-// to which IPVS still has a connection that is over gets a new one from that proxy; but
-// IPVS takes the answers of the same endpoint for those of its own (ip_vs_core.c,
-// ip_vs_out_hook), and so its connection lives again: on a busy node there is always one.
+// handOver changes which of IPVS's connections are open to what conntrack knows better.
+// A client that uses a port again to which IPVS still has a connection that is over gets
+// a new one from another proxy; but IPVS takes the answers of the same endpoint for those
+// of its own (ip_vs_core.c, ip_vs_out_hook), and so its connection lives again: on a busy
+// node there is always one. It is needed as long as the new one is open: with its own
+// connection IPVS ends whatever conntrack has of the same addresses and ports
+// (ip_vs_nfct.c, ip_vs_conn_drop_conntrack). To a flow of UDP that means another endpoint
+// at worst.
 //
-// UDP flows to services that are not in conns are forgotten by conntrack: should one go
-// on, it is a new one, which another proxy translates. Else it would be for IPVS again.
+// Flows of UDP to services that are over are forgotten by conntrack: should one go on, it
+// is a new one, which another proxy translates. Else it would be for IPVS again.
 func handOver(ctx context.Context, services []VirtualService, conns map[connection]bool) error {
-	return forget(ctx, services, func(c connection, translated bool) bool {
-		if translated {
-			delete(conns, c)
+	return forget(ctx, services, func(c connection, e *conntrack.Entry) bool {
+		open, known := conns[c]
+		udp, translated := c.to.Proto == nft.UDP, e.Status&conntrack.Translated != 0
+		switch {
+		case udp && !translated:
+			return !open
+		case known && (translated || e.Open()):
+			conns[c] = e.Open() && !udp
 		}
-		return c.to.Proto == nft.UDP && !translated && !conns[c]
+		return false
 	})
 }
 
-// connections returns those that IPVS takes for open in this namespace.
+// connections returns those that IPVS knows in this namespace, and which it takes for
+// open.
 func (v *ipvs) connections() (map[connection]bool, error) {
 	udp, err := v.timeoutUDP()
 	if err != nil {
@@ -78,17 +91,20 @@ func (v *ipvs) connections() (map[connection]bool, error) {
 	conns := make(map[connection]bool)
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
-		if c, ok := parseConnection(lines.Text(), udp); ok {
-			conns[c] = true
+		if c, open, ok := parseConnection(lines.Text(), udp); ok {
+			conns[c] = open
 		}
 	}
 	return conns, explain("list connections of IPVS", lines.Err())
 }
 
-// forget deletes from conntrack what over says of the connections to services. One is
-// translated if another proxy carries it: IPVS changes no destination in conntrack's eyes.
-// What is in a zone is somebody else's.
-func forget(ctx context.Context, services []VirtualService, over func(c connection, translated bool) bool) error {
+// forgottenAtOnce is how many entries of conntrack are gathered to be deleted.
+const forgottenAtOnce = 1024
+
+// forget deletes from conntrack those of the connections to services that over names.
+// One is translated if another proxy carries it: IPVS changes no destination in
+// conntrack's eyes. What is in a zone is somebody else's.
+func forget(ctx context.Context, services []VirtualService, over func(c connection, e *conntrack.Entry) bool) error {
 	ours, filters := make(map[Frontend]bool), make(map[conntrack.Filter]bool)
 	for _, s := range services {
 		ours[s.Frontend] = true
@@ -101,18 +117,25 @@ func forget(ctx context.Context, services []VirtualService, over func(c connecti
 	defer conn.Close()
 	for filter := range filters {
 		var entries []conntrack.Entry
+		var failed error
+		flush := func() {
+			_, failed = conn.Delete(entries...)
+			entries = entries[:0]
+		}
 		err := conn.Walk(ctx, filter, func(e *conntrack.Entry) bool {
 			dst := e.Original.Dst
 			c := connection{e.Original.Src, Frontend{e.Family, e.Proto, dst.Addr(), dst.Port()}}
-			if e.Zone == 0 && ours[c.to] && over(c, e.Status&conntrack.Translated != 0) {
-				entries = append(entries, *e)
+			if e.Zone == 0 && e.Original.Zone == 0 && ours[c.to] && over(c, e) {
+				if entries = append(entries, *e); len(entries) == forgottenAtOnce {
+					flush()
+				}
 			}
-			return true
+			return failed == nil
 		})
-		if err == nil {
-			_, err = conn.Delete(entries...)
+		if failed == nil {
+			flush()
 		}
-		if err != nil {
+		if err := cmp.Or(err, failed); err != nil {
 			return err
 		}
 	}
@@ -141,11 +164,12 @@ func (v *ipvs) timeoutUDP() (time.Duration, error) {
 //
 // One that is over is not open, nor is a flow of UDP that is silent: its time to expire
 // begins anew with each packet. A connection of TCP is in SYN_SENT when IPVS has met an
-// endpoint's answer alone (see open). A port 0 is of what persistence remembers.
-func parseConnection(line string, udp time.Duration) (c connection, open bool) {
+// endpoint's answers alone, which are another's (see handOver). A port 0 is of what
+// persistence remembers.
+func parseConnection(line string, udp time.Duration) (c connection, open, ok bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 9 || fields[2] == "0000" {
-		return c, false
+		return c, false, false
 	}
 	protocols := map[string]nft.Proto{"TCP": nft.TCP, "UDP": nft.UDP, "SCTP": nft.SCTP}
 	client, known := hexAddrPort(fields[1], fields[2])
@@ -154,16 +178,18 @@ func parseConnection(line string, udp time.Duration) (c connection, open bool) {
 		Family: nft.FamilyOf(to.Addr()), Proto: protocols[fields[0]], Addr: to.Addr(), Port: to.Port(),
 	}}
 	if !known || !ok || c.to.Proto == 0 {
-		return c, false
+		return c, false, false
 	}
 	switch c.to.Proto {
 	case nft.TCP:
-		return c, !slices.Contains([]string{"TIME_WAIT", "CLOSE", "SYN_SENT"}, fields[7])
+		open = !slices.Contains([]string{"TIME_WAIT", "CLOSE", "SYN_SENT"}, fields[7])
 	case nft.UDP:
 		left, err := strconv.Atoi(fields[8])
-		return c, err != nil || udp-time.Duration(left)*time.Second < silence
+		open = err != nil || udp-time.Duration(left)*time.Second < silence
+	default:
+		open = fields[7] != "CLOSED"
 	}
-	return c, fields[7] != "CLOSED"
+	return c, open, true
 }
 
 // hexAddrPort reads an address and a port as /proc/net/ip_vs_conn writes them.

@@ -18,7 +18,7 @@
 //
 // The rules of a family and table go in one transaction; everybody else's rules stay as
 // they are, byte for byte and with their counters. Tracked connections are not touched,
-// but for those through IPVS that are over, and silent flows of UDP: conntrack forgets
-// them, so that another proxy can take them over. Nothing is asked that would make the
-// kernel load a module or make a table.
+// but for silent flows of UDP through IPVS, and all that goes through IPVS if it is to end
+// at once: conntrack forgets them, so that another proxy can take them over. Nothing is
+// asked that would make the kernel load a module or make a table.
 package kubeproxy

@@ -27,7 +27,7 @@ func TestParseConnection(t *testing.T) {
 		{line: "TCP 0AF40005 C5A2 0A600A5 0050 0AF40007 1F90 ESTABLISHED     899"},
 		{line: "TCP 0AF4000 C5A2 0A600A50 0050 0AF40007 1F90 ESTABLISHED     899"},
 	} {
-		c, open := parseConnection(tt.line, 5*time.Minute)
+		c, open, _ := parseConnection(tt.line, 5*time.Minute)
 		if got := fmt.Sprint(c.client, " ", c.to); open != tt.open || (tt.want != "" && got != tt.want) {
 			t.Errorf("%s: %s, open %t, want %s, %t", tt.line, got, open, tt.want, tt.open)
 		}
@@ -58,7 +58,7 @@ func FuzzProc(f *testing.F) {
 	f.Add("TCP 0AF40005 C5A2 0A600A50 0050 0AF40007 1F90 ESTABLISHED     899")
 	f.Add("0: 500A600A:A5C2 0A00F40A:0050 01")
 	f.Fuzz(func(t *testing.T, line string) {
-		if c, open := parseConnection(line, time.Minute); open && (!c.to.Addr.IsValid() || !c.client.IsValid()) {
+		if c, _, ok := parseConnection(line, time.Minute); ok && (!c.to.Addr.IsValid() || !c.client.IsValid()) {
 			t.Errorf("%q goes nowhere", line)
 		}
 		if own, connected := parseSocket(line); connected && !own.IsValid() {

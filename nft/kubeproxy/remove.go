@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kube-nft/kube-nft/nft/conntrack"
 )
 
 // Remove removes all of it: rules first, then the virtual services of IPVS, whose
@@ -127,10 +129,10 @@ func (f *Found) batch(b *batch) {
 }
 
 // RemoveIPVS removes what is of the mode ipvs alone, and ends connections that go through
-// IPVS; RemoveIdle does not. Conntrack forgets them, so that who goes on is translated by
-// another proxy: a client of UDP is answered, and one of TCP is told that its connection
-// is over by an endpoint that does not know it. The sets that know node ports go when the services are gone, so
-// that a second run finds what a first one left.
+// IPVS; RemoveIdle does not. Conntrack forgets them, so that what clients go on to send is
+// translated by another proxy: it answers flows of UDP, and an endpoint that does not know
+// a connection of TCP resets it. The sets that know node ports go when the services are
+// gone, so that a second run finds what a first one left.
 func (f *Found) RemoveIPVS(ctx context.Context) error {
 	if len(f.Services) > 0 {
 		v, err := openIPVS()
@@ -146,7 +148,9 @@ func (f *Found) RemoveIPVS(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := forget(ctx, f.Services, func(_ connection, translated bool) bool { return !translated }); err != nil {
+		if err := forget(ctx, f.Services, func(_ connection, e *conntrack.Entry) bool {
+			return e.Status&conntrack.Translated == 0
+		}); err != nil {
 			return err
 		}
 	}

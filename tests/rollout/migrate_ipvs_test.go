@@ -28,6 +28,7 @@ func TestMigrateIPVS(t *testing.T) {
 	s := newSite(t, 1)
 	n := s.nodes[0]
 	s.createPod(n, "web")
+	s.createPod(n, "web")
 	shop := s.createPod(n, "shop")
 	// Clients come to use a port again to which IPVS still has a connection that is over.
 	for _, ns := range []*netlab.Namespace{shop.Namespace, s.client} {
