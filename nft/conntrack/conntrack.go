@@ -228,14 +228,9 @@ func (s *socket) errors(requests []byte, failed func(unix.Errno) error) (first, 
 	}
 }
 
-// Purge deletes the entries that stale says are, by the address that the client
-// sent to and the one that answers it: those of a family and a protocol whose
-// original destination port is port, or if that is 0, all of them. It returns how
-// many it has looked at and how many it has deleted.
-//
-// An entry in a zone that is not translated is left alone: somebody else tracks
-// packets there before we see them, as Open vSwitch does.
-func (c *Conn) Purge(ctx context.Context, f nft.Family, p nft.Proto, port uint16, stale func(dst, server netip.AddrPort) bool) (seen, deleted int, err error) {
+// DeleteIf deletes the entries that over says are, of those that pass the filter, while
+// it walks. It returns how many it has deleted.
+func (c *Conn) DeleteIf(ctx context.Context, f Filter, over func(*Entry) bool) (deleted int, err error) {
 	batch := make([]Entry, 0, maxBatch)
 	var failed error
 	flush := func() {
@@ -244,10 +239,8 @@ func (c *Conn) Purge(ctx context.Context, f nft.Family, p nft.Proto, port uint16
 		deleted += n
 		batch = batch[:0]
 	}
-	err = c.Walk(ctx, Filter{Family: f, Proto: p, Port: port}, func(e *Entry) bool {
-		seen++
-		foreign := e.Zone != 0 && e.Status&Translated == 0
-		if foreign || !stale(e.Original.Dst, e.Reply.Src) {
+	err = c.Walk(ctx, f, func(e *Entry) bool {
+		if !over(e) {
 			return true
 		}
 		if batch = append(batch, *e); len(batch) == maxBatch {
@@ -258,5 +251,21 @@ func (c *Conn) Purge(ctx context.Context, f nft.Family, p nft.Proto, port uint16
 	if failed == nil {
 		flush()
 	}
-	return seen, deleted, errors.Join(err, failed)
+	return deleted, errors.Join(err, failed)
+}
+
+// Purge deletes the entries that stale says are, by the address that the client
+// sent to and the one that answers it: those of a family and a protocol whose
+// original destination port is port, or if that is 0, all of them. It returns how
+// many it has looked at and how many it has deleted.
+//
+// An entry in a zone that is not translated is left alone: somebody else tracks
+// packets there before we see them, as Open vSwitch does.
+func (c *Conn) Purge(ctx context.Context, f nft.Family, p nft.Proto, port uint16, stale func(dst, server netip.AddrPort) bool) (seen, deleted int, err error) {
+	deleted, err = c.DeleteIf(ctx, Filter{Family: f, Proto: p, Port: port}, func(e *Entry) bool {
+		seen++
+		foreign := e.Zone != 0 && e.Status&Translated == 0
+		return !foreign && stale(e.Original.Dst, e.Reply.Src)
+	})
+	return seen, deleted, err
 }

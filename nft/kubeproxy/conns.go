@@ -4,7 +4,6 @@ package kubeproxy
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"encoding/binary"
 	"net/netip"
@@ -98,9 +97,6 @@ func (v *ipvs) connections() (map[connection]bool, error) {
 	return conns, explain("list connections of IPVS", lines.Err())
 }
 
-// forgottenAtOnce is how many entries of conntrack are gathered to be deleted.
-const forgottenAtOnce = 1024
-
 // forget deletes from conntrack those of the connections to services that over names.
 // One is translated if another proxy carries it: IPVS changes no destination in
 // conntrack's eyes. What is in a zone is somebody else's.
@@ -116,26 +112,11 @@ func forget(ctx context.Context, services []VirtualService, over func(c connecti
 	}
 	defer conn.Close()
 	for filter := range filters {
-		var entries []conntrack.Entry
-		var failed error
-		flush := func() {
-			_, failed = conn.Delete(entries...)
-			entries = entries[:0]
-		}
-		err := conn.Walk(ctx, filter, func(e *conntrack.Entry) bool {
+		if _, err := conn.DeleteIf(ctx, filter, func(e *conntrack.Entry) bool {
 			dst := e.Original.Dst
 			c := connection{e.Original.Src, Frontend{e.Family, e.Proto, dst.Addr(), dst.Port()}}
-			if e.Zone == 0 && e.Original.Zone == 0 && ours[c.to] && over(c, e) {
-				if entries = append(entries, *e); len(entries) == forgottenAtOnce {
-					flush()
-				}
-			}
-			return failed == nil
-		})
-		if failed == nil {
-			flush()
-		}
-		if err := cmp.Or(err, failed); err != nil {
+			return e.Zone == 0 && e.Original.Zone == 0 && ours[c.to] && over(c, e)
+		}); err != nil {
 			return err
 		}
 	}
