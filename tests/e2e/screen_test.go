@@ -167,16 +167,23 @@ func (s *screen) hides(t *testing.T, words ...string) {
 	}
 }
 
-// second waits until the clock in the first line has moved.
+// second waits until the clock in the first line has moved. What is half drawn has
+// no clock.
 func (s *screen) second(t *testing.T) {
 	t.Helper()
-	clock := func() string {
-		words := strings.Fields(s.lines()[0])
-		return strings.Join(words[:min(3, len(words))], " ")
-	}
-	before := clock()
+	before := ""
 	err := netlab.Poll(10*time.Second, func() error {
-		if clock() == before {
+		words := strings.Fields(s.lines()[0])
+		if len(words) < 3 {
+			return fmt.Errorf("no clock in %q", words)
+		}
+		if _, err := time.Parse(time.TimeOnly, words[2]); err != nil {
+			return err
+		}
+		if before == "" {
+			before = words[2]
+		}
+		if before == words[2] {
 			return fmt.Errorf("the clock stands still: %s", before)
 		}
 		return nil
