@@ -27,8 +27,8 @@ const atOnce = 200 * time.Millisecond
 // answers here does so within a millisecond.
 const silence = 80 * time.Millisecond
 
-func (h *host) ask(network string, dst netip.AddrPort, timeout time.Duration) (netlab.Answer, error) {
-	opts := []netlab.Option{netlab.Timeout(timeout)}
+func (h *host) ask(network string, dst netip.AddrPort, timeout time.Duration, opts ...netlab.Option) (netlab.Answer, error) {
+	opts = append(opts, netlab.Timeout(timeout))
 	if network == "udp" {
 		opts = append(opts, netlab.FromPort(h.fresh()))
 	}

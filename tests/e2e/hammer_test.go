@@ -122,8 +122,6 @@ func TestHammer(t *testing.T) {
 		cycles = 50
 	}
 	const most, clients = 10, 32
-	// TCP sends again what is lost after a second: then it is too late.
-	const lost = 900 * time.Millisecond
 	c := newCluster(t)
 	backends := c.backends(t, most)
 	svc := withNodePort(service("web", 1, everyProtocol(80)[:2]...), 30080)
@@ -152,7 +150,7 @@ func TestHammer(t *testing.T) {
 				go func() {
 					dst := netip.AddrPortFrom(clusterIP(1)[f], 80)
 					tallies <- netlab.Many(ctx, math.MaxInt, clients/8, func(int) (netlab.Answer, error) {
-						return from.ask(network, dst, lost)
+						return from.ask(network, dst, patience, netlab.Lossless())
 					})
 				}()
 			}

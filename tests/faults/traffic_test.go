@@ -4,15 +4,11 @@ package faults
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/kube-nft/kube-nft/tests/netlab"
 )
@@ -24,39 +20,9 @@ const (
 	lost     = 5 * time.Second
 )
 
-// errSentAgain: TCP had to send again what was lost, which is a loss here, too.
-var errSentAgain = errors.New("a packet was lost, and sent again")
-
-// resent is after how long TCP sends a first packet again (RFC 6298).
-const resent = 900 * time.Millisecond
-
-// once asks over a new connection.
+// once asks over a new connection. What TCP had to send again is a loss here, too.
 func (f flow) once(ctx context.Context) error {
-	began := time.Now()
-	conn, err := f.from.Dial(ctx, f.network, f.to, netlab.Timeout(lost))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, err = conn.Ask(ctx)
-	tcp, ok := conn.Conn.(*net.TCPConn)
-	if !ok || err != nil {
-		return err
-	}
-	_ = tcp.SetLinger(0) // no TIME_WAIT holds the port
-	if time.Since(began) < resent {
-		return nil
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var info *unix.TCPInfo
-	var infoErr error
-	err = raw.Control(func(fd uintptr) { info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
-	if err = errors.Join(err, infoErr); err == nil && info.Total_retrans > 0 {
-		err = errSentAgain
-	}
+	_, err := f.from.Ask(ctx, f.network, f.to, netlab.Timeout(lost), netlab.Lossless())
 	return err
 }
 

@@ -32,6 +32,8 @@ var (
 	// packet on its way out, which the kernel tells the sender. A TCP client is
 	// not told; it sees ErrTimeout.
 	ErrFiltered = errors.New("filtered")
+	// ErrSentAgain: a packet was lost, which TCP sent again; see Lossless.
+	ErrSentAgain = errors.New("a packet was lost, and sent again")
 )
 
 // classes maps what the kernel says to the sentinels.
@@ -50,6 +52,7 @@ var classes = []struct {
 	{unix.ENETUNREACH, ErrUnreachable},
 	{unix.EACCES, ErrUnreachable}, // ICMPv6 administratively prohibited
 	{unix.EPERM, ErrFiltered},
+	{ErrSentAgain, ErrSentAgain},
 }
 
 // classify returns the sentinel for an error, nil if there is none.

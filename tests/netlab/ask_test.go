@@ -74,6 +74,35 @@ func TestAskTranslated(t *testing.T) {
 	})
 }
 
+// TestLossless: a first packet that is lost is a late answer, and an error for who does
+// not want that.
+func TestLossless(t *testing.T) {
+	r := newRouted(t)
+	r.Must(r.router.NFT(`table inet t {
+	chain forward {
+		type filter hook forward priority 0;
+		tcp dport 1 quota until 100 bytes drop
+		tcp dport 2 quota until 100 bytes drop
+	}
+}`))
+	ask := func(port uint16, opts ...netlab.Option) (netlab.Answer, error) {
+		dst := netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), port)
+		return r.client.Ask(t.Context(), "tcp", dst, append(opts, netlab.Timeout(10*time.Second))...)
+	}
+	for port := uint16(1); port <= 2; port++ {
+		r.Serve(r.server, "tcp", netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), port), "one")
+	}
+	if a, err := ask(1); err != nil || a.Took < 900*time.Millisecond {
+		t.Errorf("sent again: %+v, %v", a, err)
+	}
+	if _, err := ask(1, netlab.Lossless()); err != nil {
+		t.Errorf("nothing lost: %v", err)
+	}
+	if _, err := ask(2, netlab.Lossless()); !errors.Is(err, netlab.ErrSentAgain) {
+		t.Errorf("sent again: %v", err)
+	}
+}
+
 func TestAskFails(t *testing.T) {
 	r := newRouted(t)
 	r.Must(r.router.NFT(tracked), r.router.NFT(`table inet t {

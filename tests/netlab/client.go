@@ -16,9 +16,10 @@ const defaultTimeout = 3 * time.Second
 
 // options are what Option functions set.
 type options struct {
-	source  netip.Addr
-	port    uint16
-	timeout time.Duration
+	source   netip.Addr
+	port     uint16
+	timeout  time.Duration
+	lossless bool
 }
 
 // An Option changes how Ask and Dial connect.
@@ -39,11 +40,12 @@ func Timeout(d time.Duration) Option { return func(o *options) { o.timeout = d }
 // goroutine at a time may ask. For SCTP, Read and Write are about raw packets.
 type Conn struct {
 	net.Conn
-	network string
-	op      string // for errors
-	timeout time.Duration
-	greeted bool         // TCP: the answer to the connection has been read
-	sctp    *association // SCTP only
+	network  string
+	op       string // for errors
+	timeout  time.Duration
+	lossless bool
+	greeted  bool         // TCP: the answer to the connection has been read
+	sctp     *association // SCTP only
 }
 
 // DialContext is Dial for those who have addresses as text, such as net/http.
@@ -68,7 +70,7 @@ func (n *Namespace) Dial(ctx context.Context, network string, dst netip.AddrPort
 	if err != nil {
 		return nil, explain(op, err)
 	}
-	conn := &Conn{Conn: c, network: network, op: op, timeout: o.timeout}
+	conn := &Conn{Conn: c, network: network, op: op, timeout: o.timeout, lossless: o.lossless}
 	if network == "sctp" {
 		conn.sctp = newAssociation(c.(*net.IPConn), o.port, dst.Port())
 	}
@@ -94,6 +96,9 @@ func (n *Namespace) Ask(ctx context.Context, network string, dst netip.AddrPort,
 	c.timeout -= time.Since(begin)
 	a, err := c.Ask(ctx)
 	a.Took = time.Since(begin)
+	if err == nil && c.lossless {
+		err = c.madeGood(a.Took)
+	}
 	return a, err
 }
 
