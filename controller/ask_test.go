@@ -5,6 +5,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 )
@@ -31,7 +32,7 @@ func TestAsk(t *testing.T) {
 	}
 	deliver(c.queue, 0)
 	f.mu.Lock()
-	f.fail = []error{errors.New("no buffer space")}
+	f.fail = slices.Repeat([]error{errors.New("no buffer space")}, 1000) // until that was seen
 	f.mu.Unlock()
 	c.queue.Synced()
 	eventually(t, func() error {
@@ -40,6 +41,9 @@ func TestAsk(t *testing.T) {
 		}
 		return nil
 	})
+	f.mu.Lock()
+	f.fail = nil
+	f.mu.Unlock()
 	eventually(t, func() error {
 		if s := status(); !s.Programmed || s.Failing || s.Services != 1 || s.Changed.IsZero() || s.Tables[0].Elements == 0 {
 			return errors.New("not programmed")
