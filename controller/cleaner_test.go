@@ -349,8 +349,8 @@ func TestUnderWay(t *testing.T) {
 	c := newTestCleaner(&tracked{})
 	c.spare = underWay
 	c.Check(nft.IPv4, map[compile.Frontend]Endpoints{at(vip): eps(pod1)})
-	c.Check(nft.IPv4, map[compile.Frontend]Endpoints{at(vip): eps(pod2)})
 	begin := time.Now()
+	c.Check(nft.IPv4, map[compile.Frontend]Endpoints{at(vip): eps(pod2)})
 	stale := func(server string) bool {
 		return c.stale(nft.IPv4, netip.MustParseAddrPort(vip), netip.MustParseAddrPort(server))
 	}

@@ -248,8 +248,8 @@ func TestBackoff(t *testing.T) {
 		f.fail = append(f.fail, errors.New("not now"))
 	}
 	f.mu.Unlock()
+	begin := time.Now() // before the loop may be the first to go on
 	c.queue.Synced()
-	begin := time.Now()
 	eventually(t, func() error {
 		deliver(c.queue, 0)
 		if f.asked() < 3 {
