@@ -90,7 +90,7 @@ func TestRepairKinds(t *testing.T) {
 	if !strings.Contains(want, counted) {
 		t.Fatalf("no element %s in\n%s", counted, want)
 	}
-	lab.Must(netlab.Poll(time.Second, func() error { return c.idle() }))
+	lab.Must(netlab.Poll(5*time.Second, func() error { return c.idle() }))
 	if last := c.Repairs().Last; len(last) > 0 {
 		t.Errorf("a counter was repaired: %+v", last)
 	}
@@ -120,6 +120,10 @@ func TestRepairKinds(t *testing.T) {
 			if err == nil && !sameTables(uncounted(rules), uncounted(want)) {
 				err = fmt.Errorf("not repaired after %s:\n%s", tc.script, cmp.Diff(sorted(uncounted(want)), sorted(uncounted(rules))))
 			}
+			// What was put right is told of afterwards.
+			if told := c.Repairs().since(begin); len(told) < 1+strings.Count(tc.kinds, ",") {
+				err = errors.Join(err, fmt.Errorf("after %s this is told: %+v", tc.script, told))
+			}
 			return errors.Join(err, c.idle())
 		}))
 		rules, err := ns.Ruleset()
@@ -130,10 +134,7 @@ func TestRepairKinds(t *testing.T) {
 		}
 		var kinds []string
 		n := 0
-		for _, r := range c.Repairs().Last {
-			if r.At.Before(begin) {
-				break
-			}
+		for _, r := range c.Repairs().since(begin) {
 			n = r.Elements
 			kinds = append(kinds, fmt.Sprint(r.Family, " ", r.Kind))
 			if r.By.Name != "nft" || r.By.PID == 0 || r.Missed || r.What == "" || r.Took <= 0 {
@@ -260,6 +261,14 @@ func TestFightNames(t *testing.T) {
 	if n := log.Count(`process="harmless (pid 7)" repairs=6`); n != 1 {
 		t.Errorf("said %d times:\n%s", n, log)
 	}
+}
+
+// since returns the repairs from a time on, the last one first.
+func (r Repairs) since(begin time.Time) []Repair {
+	if i := slices.IndexFunc(r.Last, func(r Repair) bool { return r.At.Before(begin) }); i >= 0 {
+		return r.Last[:i]
+	}
+	return r.Last
 }
 
 var counters = regexp.MustCompile("counter packets [0-9]+ bytes [0-9]+")
