@@ -3,7 +3,6 @@
 package kernel_test
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"regexp"
@@ -68,18 +67,7 @@ func TestTraceUnwatched(t *testing.T) {
 	c := open(t, ns)
 	schema := nft.NewSchema(nft.IPv4, options(nft.IPv4))
 	lab.Must(c.Reset(t.Context(), sample(schema)))
-	ctx, stop := context.WithCancel(t.Context())
-	changed := make(chan nft.Foreign, 100)
-	ended := make(chan error, 1)
-	go func() { ended <- c.Watch(ctx, func() {}, func(f nft.Foreign) { changed <- f }) }()
-	// The watch is on when it hears of a change by others.
-	lab.Eventually(5*time.Second, func() error {
-		lab.Must(ns.NFT("add chain ip kube-nft stray\ndelete chain ip kube-nft stray"))
-		if len(changed) == 0 {
-			return errors.New("nobody watches")
-		}
-		return nil
-	})
+	next := watched(t, c)
 	filter := trace.Filter{Matches: []trace.Match{{}}, Rate: 10}
 	tracer, err := kernel.Trace(kernel.Options{NetNS: ns.Fd()}, filter)
 	lab.Must(err)
@@ -87,9 +75,6 @@ func TestTraceUnwatched(t *testing.T) {
 		t.Errorf("a second trace: %v, %v", second, err)
 	}
 	lab.Must(tracer.Close())
-	for len(changed) > 0 {
-		<-changed
-	}
 	for range 10 {
 		tracer, err := kernel.Trace(kernel.Options{NetNS: ns.Fd()}, filter)
 		lab.Must(err)
@@ -102,12 +87,12 @@ func TestTraceUnwatched(t *testing.T) {
 			return err
 		})
 	}
-	// What the watch hears is in order: the next change is the first that it told of.
-	if n := len(changed); n > 0 {
-		t.Errorf("the watch told of %d changes", n)
+	// What the watch hears is in order: this is the first that it tells of.
+	lab.Must(ns.NFT("add chain ip kube-nft last"))
+	f, ok := next(5 * time.Second)
+	if d := cmp.Diff([]string{"ip: chain last"}, what(f)); d != "" || !ok {
+		t.Errorf("heard %t (-want +got)\n%s", ok, d)
 	}
-	stop()
-	lab.Must(<-ended)
 }
 
 // TestLookups: base chains, rules and elements are found by what a trace says of them.

@@ -18,8 +18,8 @@ import (
 )
 
 // watched listens to a namespace until the test ends. next returns what was heard
-// next, or ok false if that is nothing for a while.
-func watched(t *testing.T, conn *kernel.Conn) (next func() (f nft.Foreign, ok bool)) {
+// next, or ok false if that is nothing for so long.
+func watched(t *testing.T, conn *kernel.Conn) (next func(patience time.Duration) (f nft.Foreign, ok bool)) {
 	t.Helper()
 	heard := make(chan nft.Foreign, 1000)
 	listening := make(chan struct{})
@@ -39,11 +39,11 @@ func watched(t *testing.T, conn *kernel.Conn) (next func() (f nft.Foreign, ok bo
 	case <-time.After(5 * time.Second):
 		t.Fatal("Watch does not listen")
 	}
-	return func() (nft.Foreign, bool) {
+	return func(patience time.Duration) (nft.Foreign, bool) {
 		select {
 		case f := <-heard:
 			return f, true
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(patience):
 			return nft.Foreign{}, false
 		}
 	}
@@ -111,7 +111,11 @@ func TestWatch(t *testing.T) {
 		if after, err := conn.Others(ctx); err != nil || after == before {
 			t.Errorf("%s: the number of others stays %d, %v", tc.script, before, err)
 		}
-		f, ok := next()
+		patience := 5 * time.Second
+		if tc.want == nil {
+			patience = 50 * time.Millisecond // what comes later is not what comes next
+		}
+		f, ok := next(patience)
 		if d := cmp.Diff(tc.want, what(f)); d != "" || ok != (tc.want != nil) {
 			t.Errorf("%s: heard %t (-want +got)\n%s", tc.script, ok, d)
 		}
@@ -145,7 +149,7 @@ func TestWatchOurs(t *testing.T) {
 	}
 	// The entry expires and is collected; and it is longer than an answer may take.
 	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); {
-		if f, ok := next(); ok {
+		if f, ok := next(50 * time.Millisecond); ok {
 			t.Errorf("reported: %v, lost: %t", what(f), f.Lost)
 		}
 	}
@@ -201,9 +205,7 @@ func TestWatchQuiet(t *testing.T) {
 	t.Parallel()
 	lab := netlab.NewT(t)
 	next := watched(t, open(t, lab.Namespace("node")))
-	for range 50 { // longer than an answer may take
-		if f, ok := next(); ok {
-			t.Fatalf("heard %+v", f)
-		}
+	if f, ok := next(2500 * time.Millisecond); ok { // longer than an answer may take
+		t.Fatalf("heard %+v", f)
 	}
 }
