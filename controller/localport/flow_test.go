@@ -156,9 +156,18 @@ func TestIdle(t *testing.T) {
 			r, _ := newRelay(t)
 			r.idle, r.idleStream = 300*time.Millisecond, time.Hour
 			r.Set(svc("web", 0), k.to(endpoint(t, k, "a")))
+			flows := func() map[netip.AddrPort]*flow { return r.ports[k].listener.(*udpListener).flows }
 			long, brief := dial(t, k), dial(t, k)
-			long.answers(t, "a")
-			long.answers(t, "a")
+			at := long.LocalAddr().(*net.UDPAddr).AddrPort()
+			eventually(t, func() error { // twice before the flow ends
+				long.answers(t, "a")
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if f := flows()[at]; f == nil || !f.stream.Load() {
+					return errors.New("not more than a question and an answer")
+				}
+				return nil
+			})
 			brief.answers(t, "a")
 			eventually(t, func() error {
 				if n := r.flows.Load(); n != 1 {
@@ -167,9 +176,8 @@ func TestIdle(t *testing.T) {
 				return nil
 			})
 			r.mu.Lock()
-			rest := r.ports[k].listener.(*udpListener).flows
-			if len(rest) != 1 || rest[long.LocalAddr().(*net.UDPAddr).AddrPort()] == nil {
-				t.Errorf("%v are left, want the flow of %s", rest, long.LocalAddr())
+			if rest := flows(); len(rest) != 1 || rest[at] == nil {
+				t.Errorf("%v are left, want the flow of %s", rest, at)
 			}
 			r.mu.Unlock()
 			brief.answers(t, "a") // another flow
