@@ -210,7 +210,7 @@ func TestAPIGone(t *testing.T) {
 // TestAPIUnreachable starts without a server, gets one, loses it and gets it back.
 func TestAPIUnreachable(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.2:0") // whose ports no other test takes meanwhile
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,13 +311,14 @@ func TestAPIStops(t *testing.T) {
 	if err := API(clientFor(t, "http://127.0.0.1:1"), APIOptions{}).Run(ctx, newRecorder()); err != nil {
 		t.Error(err)
 	}
-	// With the pauses of real life, while it waits for a server.
+	// With a pause longer than any of real life, while it waits for a server.
 	log := &logs{}
+	s := API(clientFor(t, "http://127.0.0.1:1"), APIOptions{Logger: log.logger()}).(*api)
+	s.backoff = wait.Backoff{Duration: time.Hour, Cap: time.Hour, Steps: 2, Factor: 2}
+	s.optionalBackoff = s.backoff
 	ctx, cancel = context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() {
-		done <- API(clientFor(t, "http://127.0.0.1:1"), APIOptions{Logger: log.logger()}).Run(ctx, newRecorder())
-	}()
+	go func() { done <- s.Run(ctx, newRecorder()) }()
 	log.await(t, "does not answer")
 	cancel()
 	select {
@@ -325,7 +326,7 @@ func TestAPIStops(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(500 * time.Millisecond):
+	case <-time.After(10 * time.Second):
 		t.Error("Run sleeps on after its context ended")
 	}
 }
