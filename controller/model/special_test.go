@@ -5,10 +5,12 @@ package model
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
@@ -86,18 +88,31 @@ func TestNames(t *testing.T) {
 }
 
 // TestManyPorts: an object with as many ports as there is room for is read in no time,
-// though each is compared with all before it.
+// though each is compared with all before it. It is the thread's own time that counts,
+// whatever else the machine does.
 func TestManyPorts(t *testing.T) {
-	const many = 20_000
+	const many = 60_000
 	in := web(func(s *corev1.Service) {
 		s.Spec.Ports = nil
 		for i := range many {
 			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", i), Port: int32(1 + i), NodePort: int32(1 + i)})
 		}
 	})
-	began := time.Now()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	began := threadTime(t)
 	s, err := FromService(in, "")
-	if took := time.Since(began); err != nil || len(s.Ports) != many || took > time.Second {
+	if took := threadTime(t) - began; err != nil || len(s.Ports) != many || took > time.Second {
 		t.Errorf("%d ports, %v, after %v", len(s.Ports), err, took)
 	}
+}
+
+// threadTime is how long this thread has run.
+func threadTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
