@@ -72,7 +72,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 // TestServeMetrics: an address that is taken is served once it is free, and there
 // is nothing to see but what kube-proxy shows.
 func TestServeMetrics(t *testing.T) {
-	other, err := net.Listen("tcp", "127.0.0.1:0")
+	other, err := net.Listen("tcp", "127.0.0.3:0") // whose ports no other test takes once this one is free
 	if err != nil {
 		t.Fatal(err)
 	}
