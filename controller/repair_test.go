@@ -412,15 +412,22 @@ func TestVandals(t *testing.T) {
 			for i, table := range c.tables {
 				v.schema[i] = nft.NewSchema(table.schema.Family, testConfig().Options[table.schema.Family])
 			}
-			stopped := make(chan struct{})
+			// Where repairs take long there may be no table to change meanwhile: he goes
+			// on until he has done enough.
+			const enough = 5
+			begin, stopped := time.Now(), make(chan struct{})
 			var vandals sync.WaitGroup
 			vandals.Go(func() {
-				for {
+				for until := stopped; ; {
 					select {
-					case <-stopped:
-						return
+					case <-until:
+						if len(v.done) >= enough || time.Since(begin) > time.Minute {
+							return
+						}
+						until = nil
 					case <-time.After(time.Duration(v.rnd.IntN(20)) * time.Millisecond):
 						v.act()
+						until = stopped
 					}
 				}
 			})
@@ -442,7 +449,7 @@ func TestVandals(t *testing.T) {
 				t.Errorf("%v\n%s", err, tail(log.String()))
 			}
 			t.Logf("%d vandalised %v; last repairs %d, waits %v, commits %v", seed, v.done, len(repairs.Last), repairs.Delay, repairs.Commits)
-			if len(v.done) < 5 {
+			if len(v.done) < enough {
 				t.Errorf("nearly nothing could be done: %v", v.done)
 			}
 		})
