@@ -120,6 +120,13 @@ func TestAPIRecorded(t *testing.T) {
 	// The Service "mover" was given another proxy's label; "foreign" lost it.
 	sink.await(t, "synced", "set service default/foreign", "delete service default/mover", "delete service default/late",
 		"set slice default/late-1", "delete slice default/web-1", "set node node-0")
+	inZone := func() error { // as the node's watch says, which has begun then
+		if zone := sink.theNode().Labels[corev1.LabelTopologyZone]; zone != "zone-b" {
+			return fmt.Errorf("zone %q", zone)
+		}
+		return nil
+	}
+	eventually(t, inZone)
 	want := []string{"service default/foreign", "service default/kubernetes", "service default/web", "slice default/late-1"}
 	if diff := cmp.Diff(want, sink.names()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -136,8 +143,8 @@ func TestAPIRecorded(t *testing.T) {
 	if diff := cmp.Diff(want, sink.names()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if zone := sink.theNode().Labels[corev1.LabelTopologyZone]; zone != "zone-b" {
-		t.Errorf("zone %q", zone)
+	if err := inZone(); err != nil {
+		t.Error(err)
 	}
 	if lines := log.Lines(); len(lines) > 0 {
 		t.Errorf("logged:\n%s", strings.Join(lines, "\n"))
