@@ -55,7 +55,7 @@ type service struct {
 	of        *model.Service // as it is now
 	endpoints atomic.Int64   // ready ones on this node
 	healthy   func() bool
-	listeners map[netip.AddrPort]*http.Server
+	listeners map[netip.AddrPort]*listener
 	said      map[netip.AddrPort]string // what was last logged of an address that could not be had
 }
 
@@ -92,7 +92,7 @@ func (s *Services) Set(of *model.Service, f model.Family, endpoints int) {
 		return
 	}
 	if one == nil {
-		one = &service{name: of.Name, healthy: s.healthy, listeners: make(map[netip.AddrPort]*http.Server), said: make(map[netip.AddrPort]string)}
+		one = &service{name: of.Name, healthy: s.healthy, listeners: make(map[netip.AddrPort]*listener), said: make(map[netip.AddrPort]string)}
 		s.services[k] = one
 	}
 	one.of = of
@@ -124,8 +124,8 @@ func (s *Services) Close() {
 
 func (s *Services) drop(k key) {
 	if one := s.services[k]; one != nil {
-		for _, server := range one.listeners {
-			server.Close()
+		for _, l := range one.listeners {
+			l.Close()
 		}
 		delete(s.services, k)
 	}
@@ -145,9 +145,9 @@ func (s *Services) listen(f model.Family, one *service) {
 	for _, a := range s.addrs[f] {
 		want[netip.AddrPortFrom(a, one.of.HealthCheckNodePort)] = true
 	}
-	for at, server := range one.listeners {
+	for at, l := range one.listeners {
 		if !want[at] {
-			server.Close()
+			l.Close()
 			delete(one.listeners, at)
 		}
 	}
@@ -210,9 +210,21 @@ func (one *service) open(f model.Family, at netip.AddrPort, limit *Limit) error 
 		ConnState:         limit.ConnState,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, 0), // of clients that misbehave
 	}
-	one.listeners[at] = server
+	one.listeners[at] = &listener{l, server}
 	go server.Serve(l) // ends with Close
 	return nil
+}
+
+// listener is where a service is asked. Its port is free once it is closed, also if the
+// server has not begun to serve, and would close it only then.
+type listener struct {
+	net.Listener
+	server *http.Server
+}
+
+func (l *listener) Close() {
+	l.Listener.Close()
+	l.server.Close()
 }
 
 // answer is what a load balancer reads, as kube-proxy writes it.

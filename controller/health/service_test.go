@@ -133,3 +133,17 @@ func TestTaken(t *testing.T) {
 		t.Errorf("said %q", failed)
 	}
 }
+
+// TestBackAtOnce: a Service that goes and comes back has its port again without a
+// retry, also if nothing was served there in between.
+func TestBackAtOnce(t *testing.T) {
+	s := New(slog.New(slog.DiscardHandler), func() bool { return true }, func(_ *model.Service, at string, err error) {
+		t.Errorf("%s: %v", at, err)
+	})
+	defer s.Close()
+	s.SetAddrs(model.IPv4, loopback[:1])
+	for range 100 {
+		s.Set(web(31000), model.IPv4, 1)
+		s.Delete(web(0).Name)
+	}
+}
