@@ -3,6 +3,7 @@
 package program
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -60,7 +61,9 @@ func TestProc(t *testing.T) {
 // TestTree: what a child of a child uses counts.
 func TestTree(t *testing.T) {
 	n := netlab.NewT(t).Namespace("n")
-	cmd := n.Command(t.Context(), "bash", "-c", "bash -c 'while :; do :; done' & wait")
+	// Not t.Context(), which ends before the cleanup: the child would be nobody's then,
+	// not be found, and go on for good.
+	cmd := n.Command(context.Background(), "bash", "-c", "bash -c 'while :; do :; done' & wait")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
