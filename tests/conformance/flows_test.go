@@ -53,7 +53,7 @@ func (w *twins) openFlows(p *plan, there bool) (flows []*flow) {
 // compare asks again until both sites agree. What conntrack has is cleaned up a little
 // after what leads to a new endpoint.
 func (f *flow) compare(w *twins) (ours, theirs result) {
-	_ = netlab.Poll(2*time.Second, func() error {
+	_ = netlab.Poll(10*time.Second, func() error {
 		ours, theirs = f.ask(w.t.Context(), w.ours, f.conns[0]), f.ask(w.t.Context(), w.theirs, f.conns[1])
 		if !ours.same(theirs) {
 			return errors.New("they differ")

@@ -44,7 +44,7 @@ func TestHealth(t *testing.T) {
 	w.report(w.each(len(probes), func(i int) (p probe, ours, theirs result) {
 		p = probes[i]
 		// What is told follows what is programmed a little later.
-		_ = netlab.Poll(2*time.Second, func() error {
+		_ = netlab.Poll(soon, func() error {
 			ours, theirs = w.ours.getHealth(t.Context(), p), w.theirs.getHealth(t.Context(), p)
 			if !ours.same(theirs) {
 				return fmt.Errorf("%v, not %v", ours, theirs)
