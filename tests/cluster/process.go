@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -98,8 +99,13 @@ func InNamespace(path string) func(ctx context.Context, name string, args ...str
 	}
 }
 
+// given are the ports that freePort has returned: who has one may not listen on it yet,
+// or not while it starts anew.
+var given sync.Map
+
 // freePort returns a TCP port on which nothing listens in the network namespace
-// of command's processes. A child looks, because this process may be elsewhere.
+// of command's processes, another one each time. A child looks, because this process
+// may be elsewhere.
 func freePort(ctx context.Context, command commandFunc) (uint16, error) {
 	out, err := command(ctx, "cat", "/proc/self/net/tcp", "/proc/self/net/tcp6").Output()
 	if ctx.Err() != nil {
@@ -112,7 +118,8 @@ func freePort(ctx context.Context, command commandFunc) (uint16, error) {
 	// Neither node ports (30000-32767) nor ephemeral ports (from 32768).
 	const low, high = 16384, 30000
 	for {
-		if port := uint16(low + rand.IntN(high-low)); !used[port] {
+		port := uint16(low + rand.IntN(high-low))
+		if _, taken := given.LoadOrStore(port, true); !taken && !used[port] {
 			return port, nil
 		}
 	}
