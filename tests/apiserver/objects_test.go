@@ -3,9 +3,11 @@
 package apiserver
 
 import (
+	"fmt"
 	"net/http"
 	"net/netip"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -167,18 +169,31 @@ func (s *site) allow(resources ...string) {
 	}
 }
 
+// grant gives the user the permission for a resource. The server has learned of it, by a
+// watch of its own, when this returns: who asks then is not refused.
 func (s *site) grant(resource string) {
 	s.t.Helper()
-	name := "kube-nft-" + resource
+	name, rule := "kube-nft-"+resource, permissions[resource]
 	s.do(http.MethodPost, rbacPath+"/clusterroles", &rbacv1.ClusterRole{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Rules:      []rbacv1.PolicyRule{permissions[resource]},
+		Rules:      []rbacv1.PolicyRule{rule},
 	}, nil)
 	s.do(http.MethodPost, rbacPath+"/clusterrolebindings", &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "kube-system", Name: "kube-nft"}},
 	}, nil)
+	s.Eventually(soon, func() error {
+		review := authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: user.Name, Groups: user.Groups,
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Group: rule.APIGroups[0], Resource: resource, Verb: rule.Verbs[0]},
+		}}
+		s.do(http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review, &review)
+		if !review.Status.Allowed {
+			return fmt.Errorf("%s of %s is not allowed yet", rule.Verbs[0], resource)
+		}
+		return nil
+	})
 }
 
 // do asks the API as Admin and ends the test if it refuses.
