@@ -38,7 +38,7 @@ func TestScale(t *testing.T) {
 	s.Must(s.load())
 	t.Logf("wrote %d Services of %d endpoints to the API in %v", scaleServices, scaleEndpoints, time.Since(began).Round(time.Millisecond))
 	last := s.createService("last", 1, 2)
-	s.answers(s.client, "tcp", last.at(false), "pod-1", "pod-2")
+	s.answers(s.client, "tcp", last.at(true), "pod-1", "pod-2") // whose slice comes last of all
 	t.Logf("resident after that: %s, %d commits", agent.resident(), len(agent.logged("committed")))
 
 	stop := s.allTraffic(last)
