@@ -4,7 +4,6 @@ package apiserver
 
 import (
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -163,17 +162,6 @@ func TestWire(t *testing.T) {
 	s.setEndpoints("web", false, 2)
 	s.answers(s.client, "tcp", web.at(false), "pod-2")
 
-	s.Eventually(soon, func() error { // nothing waits for the ServiceCIDRs
-		if s.count("servicecidrs", func(r request) bool { return r.verb == "watch" }) == 0 {
-			return errors.New("nobody watches ServiceCIDRs")
-		}
-		return nil
-	})
-	tap.mu.Lock()
-	defer tap.mu.Unlock()
-	// That it has begun it says once, in an event on its Node.
-	tap.seen = slices.DeleteFunc(tap.seen, func(line string) bool { return strings.HasPrefix(line, "/apis/events.k8s.io/") })
-	slices.Sort(tap.seen)
 	const protobuf = "application/vnd.kubernetes.protobuf"
 	var want []string
 	for _, path := range []string{"/api/v1/nodes", "/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices",
@@ -183,9 +171,12 @@ func TestWire(t *testing.T) {
 			fmt.Sprintf("%s watch=true accept=%s answer=200 %s;stream=watch agent=kube-nft", path, protobuf, protobuf))
 	}
 	slices.Sort(want)
-	if diff := cmp.Diff(want, tap.seen); diff != "" {
-		t.Errorf("-want +asked\n%s", diff)
-	}
+	s.Eventually(soon, func() error { // nothing waits for the ServiceCIDRs
+		if diff := cmp.Diff(want, tap.asked()); diff != "" {
+			return fmt.Errorf("-want +asked\n%s", diff)
+		}
+		return nil
+	})
 }
 
 // tap is a proxy in the node's namespace that remembers what passes.
@@ -194,6 +185,16 @@ type tap struct {
 
 	mu   sync.Mutex
 	seen []string // a line each
+}
+
+// asked are what has passed so far, sorted, but for events: that it has begun kube-nft
+// says once, in an event on its Node.
+func (t *tap) asked() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := slices.Clone(t.seen)
+	slices.Sort(all)
+	return slices.DeleteFunc(all, func(line string) bool { return strings.HasPrefix(line, "/apis/events.k8s.io/") })
 }
 
 func (s *site) newTap() *tap {
