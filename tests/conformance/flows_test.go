@@ -24,8 +24,12 @@ func (w *twins) openFlow(p probe) *flow {
 	w.t.Helper()
 	p.to.flow = true
 	f := &flow{probe: p}
+	patience := 300 * time.Millisecond
+	if p.to.network == "tcp" {
+		patience = 3 * time.Second // nobody asks in vain, and what is lost is sent again after one
+	}
 	for i, s := range w.sites() {
-		c, err := s.clients[p.from].Dial(w.t.Context(), p.to.network, p.to.at, netlab.Timeout(300*time.Millisecond))
+		c, err := s.clients[p.from].Dial(w.t.Context(), p.to.network, p.to.at, netlab.Timeout(patience))
 		w.Must(err)
 		w.t.Cleanup(func() { c.Close() })
 		f.conns[i] = c
