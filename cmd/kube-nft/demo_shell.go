@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kube-nft/kube-nft/tests/netlab"
@@ -44,8 +45,9 @@ func (d *demonstration) shell(ctx context.Context) error {
 	flow, stop := context.WithCancel(ctx)
 	defer stop()
 	var sending sync.WaitGroup
+	sent := new(atomic.Uint32)
 	for _, r := range append(routes(d.services, d.cluster), d.clusterIPRoutes()...) {
-		sending.Go(func() { d.keepSending(flow, r) })
+		sending.Go(func() { d.keepSending(flow, r, sent) })
 	}
 	cmd := d.cluster.node.Command(ctx, shellProgram(), shellArgs()...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -74,11 +76,20 @@ func shellArgs() []string {
 	return nil
 }
 
-// keepSending opens connections on a route until ctx ends. Who looks around may well
-// break something: failures are theirs to see.
-func (d *demonstration) keepSending(ctx context.Context, r route) {
+// What keepSending sends comes from ports that nothing else of the demo uses, see
+// firstProbe: the kernel may have tracked it while there was no table.
+const (
+	firstKept = 10000
+	keptPorts = 10000
+)
+
+// keepSending opens connections on a route until ctx ends, each from a port of its own;
+// sent counts those of all routes. Who looks around may well break something: failures
+// are theirs to see.
+func (d *demonstration) keepSending(ctx context.Context, r route, sent *atomic.Uint32) {
 	for i := 0; wait(ctx, time.Second/background) == nil; i++ {
-		_, _ = r.from.Ask(ctx, network(r.port.Protocol), r.addrs[i%len(r.addrs)], netlab.Timeout(askTimeout))
+		port := uint16(firstKept + sent.Add(1)%keptPorts)
+		_, _ = r.from.Ask(ctx, network(r.port.Protocol), r.addrs[i%len(r.addrs)], netlab.Timeout(askTimeout), netlab.FromPort(port))
 	}
 }
 
