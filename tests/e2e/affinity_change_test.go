@@ -225,7 +225,9 @@ func TestAffinityOtherTimeout(t *testing.T) {
 		c.write(t, "web.yaml", withSlices(sticky(service("web", 1, everyProtocol(80)[:2]...), seconds), backends...)...)
 		c.programmed(t)
 	}
-	set(2)
+	// Each of these times is seconds away from the next one that matters: a machine that
+	// is busy takes a part of one to program a timeout and to ask all clients.
+	set(4)
 	clients := c.clients(t, 12)
 	settle := func() (all [2]homes) {
 		for _, f := range families {
@@ -235,12 +237,12 @@ func TestAffinityOtherTimeout(t *testing.T) {
 	}
 	at := settle()
 	set(forHours)
-	time.Sleep(2500 * time.Millisecond)
+	time.Sleep(4500 * time.Millisecond)
 	for _, f := range families {
 		c.unmoved(t, at[f], "tcp", dsts[f])
 	}
-	time.Sleep(2500 * time.Millisecond)
-	set(3) // longer ago for nobody yet
+	time.Sleep(6 * time.Second)
+	set(9) // longer ago for nobody yet
 	for _, f := range families {
 		c.unmoved(t, at[f], "tcp", dsts[f])
 	}
