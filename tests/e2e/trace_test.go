@@ -47,12 +47,12 @@ func (p tracing) packets(t *testing.T) (all []trace.Packet) {
 	return all
 }
 
-// find waits for a packet.
-func (p tracing) find(t *testing.T, what string, is func(*trace.Packet) bool) trace.Packet {
+// find waits for a packet behind the first so many.
+func (p tracing) find(t *testing.T, what string, behind int, is func(*trace.Packet) bool) trace.Packet {
 	t.Helper()
 	var found trace.Packet
-	err := netlab.Poll(5*time.Second, func() error {
-		for _, one := range p.packets(t) {
+	err := netlab.Poll(patience, func() error {
+		for _, one := range p.packets(t)[behind:] {
 			if is(&one) {
 				found = one
 				return nil
@@ -66,10 +66,12 @@ func (p tracing) find(t *testing.T, what string, is func(*trace.Packet) bool) tr
 	return found
 }
 
-// answered finds the packet behind an answer: the server tells whom it saw.
-func (p tracing) answered(t *testing.T, network string, dst netip.AddrPort, a netlab.Answer) trace.Packet {
+// answered finds the packet behind an answer: the server tells whom it saw. The first
+// so many packets came before: of those that are masqueraded, two that go to different
+// endpoints may be seen as coming from the same port.
+func (p tracing) answered(t *testing.T, network string, dst netip.AddrPort, a netlab.Answer, before int) trace.Packet {
 	t.Helper()
-	return p.find(t, fmt.Sprintf("%s to %s that %s saw from %s", network, dst, a.Server, a.Source), func(one *trace.Packet) bool {
+	return p.find(t, fmt.Sprintf("%s to %s that %s saw from %s", network, dst, a.Server, a.Source), before, func(one *trace.Packet) bool {
 		seen := one.Source
 		if one.SeenAs != nil {
 			seen = *one.SeenAs
@@ -81,7 +83,7 @@ func (p tracing) answered(t *testing.T, network string, dst netip.AddrPort, a ne
 // to finds a packet to a destination, the last one.
 func (p tracing) to(t *testing.T, network string, dst netip.AddrPort) trace.Packet {
 	t.Helper()
-	return p.find(t, fmt.Sprintf("%s to %s", network, dst), func(one *trace.Packet) bool {
+	return p.find(t, fmt.Sprintf("%s to %s", network, dst), 0, func(one *trace.Packet) bool {
 		return one.Protocol == network && one.Destination == dst
 	})
 }
@@ -89,11 +91,12 @@ func (p tracing) to(t *testing.T, network string, dst netip.AddrPort) trace.Pack
 // tells checks a story against who answered, and whom it saw.
 func (c *cluster) tells(t *testing.T, p tracing, from *host, network string, dst netip.AddrPort, service string) trace.Packet {
 	t.Helper()
+	before := len(p.packets(t))
 	a, err := from.ask(network, dst, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := p.answered(t, network, dst, a)
+	got := p.answered(t, network, dst, a, before)
 	want := c.hostNamed(t, a.Server).at(familyOf(dst), targetPort)
 	if got.Endpoint == nil || got.Endpoint.Address != want {
 		t.Errorf("from %s to %s %s: %s answered, told of %+v", from.Name(), network, dst, want, got.Endpoint)
@@ -402,7 +405,7 @@ func TestTraceEnds(t *testing.T) {
 	a, err := conn.Ask(context.Background())
 	c.Must(err, conn.Close())
 	want := c.hostNamed(t, a.Server).at(ip4, targetPort)
-	later := all.find(t, "after the first of a connection", func(p *trace.Packet) bool { return !p.First })
+	later := all.find(t, "after the first of a connection", 0, func(p *trace.Packet) bool { return !p.First })
 	if later.TranslatedTo == nil || *later.TranslatedTo != want || later.Service != nil {
 		t.Errorf("a later packet to %s: %+v", want, later)
 	}
