@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 )
 
 // TestLateAddress: an address that the node gets while kube-nft runs serves node
@@ -24,7 +23,7 @@ func TestLateAddress(t *testing.T) {
 			fmt.Sprintf("addr %s %s/128 dev lo nodad", verb, late[ip6])))
 		for f := range late {
 			dst := netip.AddrPortFrom(late[f], 30080)
-			c.Eventually(2*time.Second, func() error {
+			c.Eventually(patience, func() error {
 				a, err := c.client.ask("tcp", dst, silence)
 				switch {
 				case verb == "add":
