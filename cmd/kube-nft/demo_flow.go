@@ -61,10 +61,11 @@ func (f *flow) stop() {
 }
 
 // awaitGone waits until a pod gets no connections any more, and returns when the
-// last one began: since itself, if there was none.
-func (f *flow) awaitGone(ctx context.Context, pod string, since time.Time) (time.Time, error) {
+// last one began: since itself, if there was none. At least so many others must have
+// been answered after it: the flow may have paused, on a machine that is busy.
+func (f *flow) awaitGone(ctx context.Context, pod string, others int, since time.Time) (time.Time, error) {
 	last := since
-	for time.Since(last) < quiet {
+	for time.Since(last) < quiet || f.answered(last) < others {
 		if time.Since(since) > followMax {
 			return last, fmt.Errorf("%w: %s still gets connections after %s", errNotFollowed, pod, followMax)
 		}
@@ -76,6 +77,18 @@ func (f *flow) awaitGone(ctx context.Context, pod string, since time.Time) (time
 		}
 	}
 	return last, nil
+}
+
+// answered is how many connections begun since a time have been answered.
+func (f *flow) answered(since time.Time) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.samples {
+		if s.err == nil && s.begun.After(since) {
+			n++
+		}
+	}
+	return n
 }
 
 // awaitBack waits until a pod gets connections, and returns when the first began.
