@@ -132,18 +132,30 @@ type traceSession struct {
 // run follows packets until the end has come, or enough of them have.
 func (s *traceSession) run(ctx context.Context, end time.Time) error {
 	for ctx.Err() == nil && time.Now().Before(end) && !s.enough() {
-		wake := s.gather.Next()
-		if wake.IsZero() || wake.After(end) {
-			wake = end
+		// Where this process was kept from running there is more to hear of a packet that
+		// was quiet for long: none is judged before.
+		now := time.Now()
+		waiting, err := s.tracer.Waiting()
+		if err != nil {
+			return err
+		}
+		wake := now.Add(time.Minute) // it is not waited for
+		if !waiting {
+			if err := s.tell(s.gather.Ripe(now)); err != nil {
+				return err
+			}
+			if wake = s.gather.Next(); wake.IsZero() || wake.After(end) {
+				wake = end
+			}
+			if s.enough() {
+				break
+			}
 		}
 		lost, err := s.tracer.Receive(ctx, wake, s.gather.Add)
 		if err != nil {
 			return err
 		}
 		s.lost = s.lost || lost
-		if err := s.tell(s.gather.Ripe(time.Now())); err != nil {
-			return err
-		}
 	}
 	return s.tell(s.gather.Ripe(time.Time{}))
 }

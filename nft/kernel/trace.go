@@ -3,11 +3,13 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -34,6 +36,7 @@ const traceBuffer = 16 << 20
 type Tracer struct {
 	conn   *Conn
 	socket *netlink.Conn
+	raw    syscall.RawConn // of the socket
 }
 
 // Trace makes the table trace.OwnTable and listens. It is the one place where we
@@ -69,11 +72,11 @@ func (t *Tracer) Close() error {
 }
 
 func (t *Tracer) listen() error {
-	raw, err := t.socket.SyscallConn()
-	if err != nil {
+	var err error
+	if t.raw, err = t.socket.SyscallConn(); err != nil {
 		return fmt.Errorf("trace packets: %w", err)
 	}
-	listener := Conn{raw: raw}
+	listener := Conn{raw: t.raw}
 	if err := listener.setBuffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, traceBuffer); err != nil {
 		return fmt.Errorf("trace packets: %w", err)
 	}
@@ -147,8 +150,24 @@ func (b *batch) traceChain(c trace.Chain) error {
 	return nil
 }
 
+// Waiting reports whether events wait to be received, and need not be waited for.
+func (t *Tracer) Waiting() (waiting bool, err error) {
+	controlErr := t.raw.Control(func(fd uintptr) {
+		var n int
+		if n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); errors.Is(err, unix.EINTR) {
+			n, err = 0, nil
+		}
+		waiting = n > 0
+	})
+	if err = cmp.Or(controlErr, err); err != nil {
+		return false, fmt.Errorf("trace packets: %w", err)
+	}
+	return waiting, nil
+}
+
 // Receive waits for events and hands each of them to f, until the time until has
-// come or ctx ends. lost reports that the kernel had no room for some.
+// come or ctx ends; once it has come, also those that wait are left. lost reports
+// that the kernel had no room for some.
 func (t *Tracer) Receive(ctx context.Context, until time.Time, f func(trace.Event)) (lost bool, err error) {
 	if err := t.socket.SetReadDeadline(until); err != nil {
 		return false, fmt.Errorf("trace packets: %w", err)
