@@ -49,7 +49,7 @@ func (c *cluster) watch(t *testing.T, clients []*host, port uint16, n int) *watc
 				for i := 0; ctx.Err() == nil; i++ {
 					from, dst := clients[i%len(clients)], dsts[i%len(dsts)]
 					before := w.now.Load()
-					a, err := from.ask(network, dst, 900*time.Millisecond)
+					a, err := from.ask(network, dst, patience, netlab.Lossless())
 					w.asked.Add(1)
 					switch after := w.now.Load(); {
 					case err != nil:

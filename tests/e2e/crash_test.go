@@ -44,7 +44,7 @@ func TestKill(t *testing.T) {
 		go func() {
 			tallies <- netlab.Many(ctx, math.MaxInt, 2, func(i int) (netlab.Answer, error) {
 				time.Sleep(2 * time.Millisecond) // leave some of the machine to what is tested
-				return c.client.ask(networks[i%2], netip.AddrPortFrom(clusterIP(1)[f], 80), 900*time.Millisecond)
+				return c.client.ask(networks[i%2], netip.AddrPortFrom(clusterIP(1)[f], 80), patience, netlab.Lossless())
 			})
 		}()
 	}
@@ -137,8 +137,7 @@ func (c *cluster) flow(t *testing.T) (stop func() int) {
 		go func() {
 			tallies <- netlab.Many(ctx, math.MaxInt, 2, func(i int) (netlab.Answer, error) {
 				time.Sleep(time.Millisecond) // leave some of the machine to what is tested
-				// A lost SYN is sent again only after a second.
-				return from[i/12%4].ask(networks[i/6%2], dsts[i%6], 900*time.Millisecond)
+				return from[i/12%4].ask(networks[i/6%2], dsts[i%6], patience, netlab.Lossless())
 			})
 		}()
 	}

@@ -83,7 +83,7 @@ func TestSourceRangesChurn(t *testing.T) {
 	for _, f := range families {
 		go func() {
 			tallies <- netlab.Many(ctx, math.MaxInt, 2, func(i int) (netlab.Answer, error) {
-				return always.ask(networks[i%2], external(1, f)["load balancer IP"], 900*time.Millisecond)
+				return always.ask(networks[i%2], external(1, f)["load balancer IP"], patience, netlab.Lossless())
 			})
 		}()
 		go func() { sent <- c.knock(ctx, never, external(2, f)["load balancer IP"]) }()

@@ -164,7 +164,7 @@ func (r *rollout) load(t *testing.T) (stop func() netlab.Tally) {
 			time.Sleep(time.Millisecond) // leave some of the machine to what is tested
 			dst, network := dsts[i%len(dsts)], networks[i/len(dsts)%2]
 			h := from[i/len(dsts)/2%len(from)]
-			a, err := h.ask(network, dst, 900*time.Millisecond)
+			a, err := h.ask(network, dst, patience, netlab.Lossless())
 			if err != nil {
 				t.Logf("%v", err)
 			}
