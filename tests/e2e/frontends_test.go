@@ -173,7 +173,7 @@ func TestNodePortsLast(t *testing.T) {
 			c.programmed(t)
 			for f := range outside {
 				for _, from := range []*host{c.client, c.s, c.b, c.node} {
-					a, err := from.ask("tcp", netip.AddrPortFrom(outside[f], 30080), time.Second)
+					a, err := from.ask("tcp", netip.AddrPortFrom(outside[f], 30080), patience)
 					if err != nil || a.Server != "a" {
 						t.Errorf("%s, policy %q, endpoint %s: %s, %v", from.Name(), two.Spec.ExternalTrafficPolicy, endpoint.Name(), a.Server, err)
 					}
