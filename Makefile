@@ -37,7 +37,7 @@ picture: build tools ## docs/demo.svg: the demo, recorded
 	script -qefc "termtosvg docs/demo.svg -g 92x44 -m 60 -M 700 -D 6000 -c 'bin/kube-nft demo --short'" /dev/null
 
 test: tools ## unit, kernel and end-to-end packet tests
-	$(GO) test $(TESTFLAGS) $(TESTED)
+	$(GO) test -timeout 20m $(TESTFLAGS) $(TESTED)
 
 test-cluster: tools-cluster ## against a real control plane, built on first use
 	$(GO) test -p 1 -timeout 40m $(TESTFLAGS) $(CLUSTER)
