@@ -155,12 +155,13 @@ func newAssociation(c *net.IPConn, src, dst uint16) *association {
 // exchange sends an INIT and returns the cookie of the INIT ACK.
 func (a *association) exchange() (string, error) {
 	request := sctpPacket{src: a.src, dst: a.dst, chunk: chunkInit, initTag: newTag()}
-	for {
+	for tries := 1; ; tries++ {
 		_, err := a.conn.Write(request.marshal())
 		if err == nil {
 			break
 		}
-		if a.concerns(err) {
+		// What this host itself says of the packet is in no queue, but comes each time.
+		if a.concerns(err) || tries == 3 {
 			return "", err
 		}
 	}
@@ -188,7 +189,8 @@ func (a *association) exchange() (string, error) {
 
 // concerns reports whether an error of the socket is about this association.
 // An ICMP error is delivered to all raw sockets of the same two hosts, but the
-// error queue shows the packet that caused it.
+// error queue shows the packet that caused it. It is there before the error is, so
+// that it may have been read on account of an earlier one: then it was another's.
 func (a *association) concerns(err error) bool {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
@@ -198,7 +200,7 @@ func (a *association) concerns(err error) bool {
 	if rerr != nil {
 		return true
 	}
-	queued, mine := 0, false
+	mine := false
 	buf := make([]byte, 1500)
 	rerr = raw.Control(func(fd uintptr) {
 		for {
@@ -206,11 +208,10 @@ func (a *association) concerns(err error) bool {
 			if err != nil {
 				return
 			}
-			queued++
 			mine = mine || n >= 2 && binary.BigEndian.Uint16(buf) == a.src
 		}
 	})
-	return rerr != nil || mine || queued == 0
+	return rerr != nil || mine
 }
 
 // newTag returns an initiate tag, which is never 0.
