@@ -124,10 +124,15 @@ type traceSession struct {
 	json   bool
 	limit  int
 
-	gather trace.Gatherer
-	told   int
-	lost   bool // some events were
+	gather   trace.Gatherer
+	told     int
+	lost     bool // some events were
+	unjudged int  // how often was heard since packets were judged
 }
+
+// maxUnjudged is how often is heard at most before packets are judged: something may
+// always be waiting. It is no time, which a process may spend without being run.
+const maxUnjudged = 4096
 
 // run follows packets until the end has come, or enough of them have.
 func (s *traceSession) run(ctx context.Context, end time.Time) error {
@@ -139,25 +144,49 @@ func (s *traceSession) run(ctx context.Context, end time.Time) error {
 		if err != nil {
 			return err
 		}
-		wake := now.Add(time.Minute) // it is not waited for
-		if !waiting {
+		wake := end
+		if !waiting || s.unjudged >= maxUnjudged {
+			s.unjudged = 0
 			if err := s.tell(s.gather.Ripe(now)); err != nil {
 				return err
 			}
-			if wake = s.gather.Next(); wake.IsZero() || wake.After(end) {
-				wake = end
+			if next := s.gather.Next(); !next.IsZero() && next.Before(end) {
+				wake = next
 			}
 			if s.enough() {
 				break
 			}
 		}
-		lost, err := s.tracer.Receive(ctx, wake, s.gather.Add)
-		if err != nil {
+		if err := s.hear(ctx, wake); err != nil {
 			return err
 		}
-		s.lost = s.lost || lost
+	}
+	if err := s.hearOut(); err != nil {
+		return err
 	}
 	return s.tell(s.gather.Ripe(time.Time{}))
+}
+
+// hear waits for events until a time, and takes them.
+func (s *traceSession) hear(ctx context.Context, until time.Time) error {
+	lost, err := s.tracer.Receive(ctx, until, s.gather.Add)
+	s.unjudged++
+	s.lost = s.lost || lost
+	return err
+}
+
+// hearOut takes what waits at the end, so that no packet is judged half heard.
+func (s *traceSession) hearOut() error {
+	for range maxUnjudged {
+		waiting, err := s.tracer.Waiting()
+		if err != nil || !waiting || s.enough() {
+			return err
+		}
+		if err := s.hear(context.Background(), time.Now().Add(time.Second)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *traceSession) enough() bool { return s.limit > 0 && s.told >= s.limit }
@@ -200,6 +229,9 @@ func (s *traceSession) sumUp(notes io.Writer) {
 	}
 	if s.lost {
 		fmt.Fprintln(notes, "the kernel had no room for some of what it told: a story may lack a part. Try a lower --rate")
+	}
+	if s.gather.Full {
+		fmt.Fprintln(notes, "more packets were under way than are followed at once: some were left out. Try a lower --rate")
 	}
 	if s.lookup.err != nil {
 		fmt.Fprintln(notes, "some names could not be looked up:", s.lookup.err)

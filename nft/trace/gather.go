@@ -21,6 +21,8 @@ const maxEvents = 4096
 // Gatherer puts events together that are of one packet. Those of different packets
 // come mixed, from several CPUs.
 type Gatherer struct {
+	Full bool // packets were left out, because too many were under way
+
 	open []*gathered // in the order of their first events
 	byID map[uint32]*gathered
 }
@@ -47,6 +49,7 @@ func (g *Gatherer) Add(e Event) {
 	if p == nil {
 		if p = g.returned(&e); p == nil {
 			if len(g.open) == maxGathered {
+				g.Full = true
 				return
 			}
 			p = &gathered{}

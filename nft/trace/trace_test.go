@@ -249,6 +249,17 @@ func TestGatherer(t *testing.T) {
 	if len(g.byID) != 0 {
 		t.Errorf("%d numbers are kept", len(g.byID))
 	}
+
+	for i := range maxGathered {
+		g.Add(Event{ID: uint32(i)})
+	}
+	if g.Full {
+		t.Errorf("full of %d packets", len(g.open))
+	}
+	g.Add(Event{ID: maxGathered})
+	if got := g.Ripe(time.Time{}); len(got) != maxGathered || !g.Full {
+		t.Errorf("%d packets, one of them too many: full is %t", len(got), g.Full)
+	}
 }
 
 // TestParseHeader: what is not whole is told as far as it goes.
