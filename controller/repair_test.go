@@ -413,7 +413,7 @@ func TestVandals(t *testing.T) {
 				v.schema[i] = nft.NewSchema(table.schema.Family, testConfig().Options[table.schema.Family])
 			}
 			// Where repairs take long there may be no table to change meanwhile: he goes
-			// on until he has done enough.
+			// on until he has done enough, also after the last Service has changed.
 			const enough = 5
 			begin, stopped := time.Now(), make(chan struct{})
 			var vandals sync.WaitGroup

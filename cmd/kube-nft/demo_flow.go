@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,8 +26,9 @@ type flow struct {
 	samples []sample
 }
 
-// sample is one connection.
+// sample is one connection, of one of the clients.
 type sample struct {
+	stream int
 	begun  time.Time
 	server string
 	err    error
@@ -42,9 +44,9 @@ func startFlow(ctx context.Context, r route) *flow {
 	return f
 }
 
-func (f *flow) run(ctx context.Context, r route, i int) {
-	for ; wait(ctx, pause) == nil; i++ {
-		s := sample{begun: time.Now()}
+func (f *flow) run(ctx context.Context, r route, stream int) {
+	for i := stream; wait(ctx, pause) == nil; i++ {
+		s := sample{stream: stream, begun: time.Now()}
 		// Not cut off by the end of the flow: that is no failure.
 		a, err := r.from.Ask(context.WithoutCancel(ctx), network(r.port.Protocol), r.addrs[i%len(r.addrs)], netlab.Timeout(askTimeout))
 		s.server, s.err = a.Server, err
@@ -61,12 +63,20 @@ func (f *flow) stop() {
 }
 
 // awaitGone waits until a pod gets no connections any more, and returns when the
-// last one began: since itself, if there was none. At least so many others must have
-// been answered after it: the flow may have paused, on a machine that is busy.
-func (f *flow) awaitGone(ctx context.Context, pod string, others int, since time.Time) (time.Time, error) {
+// last one began: since itself, if there was none. Each client must have been answered
+// so often after it: on a machine that is busy the flow may have paused, or one
+// connection still be on its way to the pod.
+func (f *flow) awaitGone(ctx context.Context, pod string, often int, since time.Time) (time.Time, error) {
 	last := since
-	for time.Since(last) < quiet || f.answered(last) < others {
-		if time.Since(since) > followMax {
+	for {
+		silent, n := time.Since(last) >= quiet, f.answered(last)
+		switch {
+		case silent && n >= often:
+			return last, nil
+		case time.Since(since) <= followMax:
+		case silent:
+			return last, fmt.Errorf("%w: a client was answered %d times in %s without %s, and not %d times", errNotFollowed, n, followMax, pod, often)
+		default:
 			return last, fmt.Errorf("%w: %s still gets connections after %s", errNotFollowed, pod, followMax)
 		}
 		if err := wait(ctx, time.Millisecond); err != nil {
@@ -76,19 +86,20 @@ func (f *flow) awaitGone(ctx context.Context, pod string, others int, since time
 			last = times[len(times)-1]
 		}
 	}
-	return last, nil
 }
 
-// answered is how many connections begun since a time have been answered.
-func (f *flow) answered(since time.Time) (n int) {
+// answered is how many connections begun since a time have been answered, of the client
+// that has the fewest.
+func (f *flow) answered(since time.Time) int {
+	var n [streams]int
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range f.samples {
 		if s.err == nil && s.begun.After(since) {
-			n++
+			n[s.stream]++
 		}
 	}
-	return n
+	return slices.Min(n[:])
 }
 
 // awaitBack waits until a pod gets connections, and returns when the first began.

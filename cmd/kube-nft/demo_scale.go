@@ -86,9 +86,9 @@ func (d *demonstration) leave(ctx context.Context, sc *scaling, e *edit) error {
 		return err
 	}
 	sc.phases[0].end = renamed
-	// So many that it would be a miracle if none of them met the pod.
-	others := 20 * len(sc.route.service.pods)
-	last, err := sc.flow.awaitGone(ctx, sc.pod.name, others, renamed)
+	// So often that it would be a miracle if none of them met the pod.
+	often := 5 * len(sc.route.service.pods)
+	last, err := sc.flow.awaitGone(ctx, sc.pod.name, often, renamed)
 	if err != nil {
 		return err
 	}

@@ -83,8 +83,8 @@ const (
 	keptPorts = 10000
 )
 
-// keepSending opens connections on a route until ctx ends, each from a port of its own;
-// sent counts those of all routes. Who looks around may well break something: failures
+// keepSending opens connections on a route until ctx ends, each from the next of these
+// ports; sent counts those of all routes. Who looks around may well break something: failures
 // are theirs to see.
 func (d *demonstration) keepSending(ctx context.Context, r route, sent *atomic.Uint32) {
 	for i := 0; wait(ctx, time.Second/background) == nil; i++ {

@@ -125,7 +125,7 @@ func (s *Services) Close() {
 func (s *Services) drop(k key) {
 	if one := s.services[k]; one != nil {
 		for _, l := range one.listeners {
-			l.Close()
+			l.close()
 		}
 		delete(s.services, k)
 	}
@@ -147,7 +147,7 @@ func (s *Services) listen(f model.Family, one *service) {
 	}
 	for at, l := range one.listeners {
 		if !want[at] {
-			l.Close()
+			l.close()
 			delete(one.listeners, at)
 		}
 	}
@@ -210,7 +210,7 @@ func (one *service) open(f model.Family, at netip.AddrPort, limit *Limit) error 
 		ConnState:         limit.ConnState,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, 0), // of clients that misbehave
 	}
-	one.listeners[at] = &listener{l, server}
+	one.listeners[at] = &listener{socket: l, server: server}
 	go server.Serve(l) // ends with Close
 	return nil
 }
@@ -218,12 +218,12 @@ func (one *service) open(f model.Family, at netip.AddrPort, limit *Limit) error 
 // listener is where a service is asked. Its port is free once it is closed, also if the
 // server has not begun to serve, and would close it only then.
 type listener struct {
-	net.Listener
+	socket net.Listener
 	server *http.Server
 }
 
-func (l *listener) Close() {
-	l.Listener.Close()
+func (l *listener) close() {
+	l.socket.Close()
 	l.server.Close()
 }
 

@@ -113,7 +113,7 @@ func TestWatch(t *testing.T) {
 		}
 		patience := 5 * time.Second
 		if tc.want == nil {
-			patience = 50 * time.Millisecond // what comes later is not what comes next
+			patience = 50 * time.Millisecond // what is heard later fails the next case
 		}
 		f, ok := next(patience)
 		if d := cmp.Diff(tc.want, what(f)); d != "" || ok != (tc.want != nil) {

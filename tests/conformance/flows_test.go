@@ -26,7 +26,7 @@ func (w *twins) openFlow(p probe) *flow {
 	f := &flow{probe: p}
 	patience := 300 * time.Millisecond
 	if p.to.network == "tcp" {
-		patience = 3 * time.Second // nobody asks in vain, and what is lost is sent again after one
+		patience = 3 * time.Second // these are asked of what answers; TCP sends again after one
 	}
 	for i, s := range w.sites() {
 		c, err := s.clients[p.from].Dial(w.t.Context(), p.to.network, p.to.at, netlab.Timeout(patience))

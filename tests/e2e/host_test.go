@@ -173,7 +173,7 @@ func TestDrift(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			time.Sleep(1100 * time.Millisecond) // repairs one after the other wait longer
-			mended := c.proxy.count("put right")
+			mended := c.proxy.count("changed by somebody else")
 			// nft 1.0.6 numbers slots in its own byte order; zero is zero.
 			if err := c.node.NFT(tt.script + "\n"); err != nil {
 				t.Fatal(err)
@@ -193,7 +193,7 @@ func TestDrift(t *testing.T) {
 			}
 			// What nobody is hurt by may be put right a moment later.
 			c.Eventually(patience, func() error {
-				if c.proxy.count("put right") == mended {
+				if c.proxy.count("changed by somebody else") == mended {
 					return errors.New("nothing was logged")
 				}
 				return nil
@@ -202,7 +202,7 @@ func TestDrift(t *testing.T) {
 			c.Must(healthy(patience))
 		})
 	}
-	if c.proxy.count("level=WARN", "put right") == 0 {
+	if c.proxy.count("level=WARN", "changed by somebody else") == 0 {
 		t.Error("nobody was warned") // who goes on is told so once, and of each repair no more
 	}
 }
