@@ -36,6 +36,7 @@ type watched struct {
 
 func (c *cluster) watch(t *testing.T, clients []*host, port uint16, n int) *watch {
 	t.Helper()
+	c.lossless(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watch{cancel: cancel}
 	w.now.Store(&watched{})

@@ -38,6 +38,24 @@ func (h *host) ask(network string, dst netip.AddrPort, timeout time.Duration, op
 	return h.Ask(context.Background(), network, dst, opts...)
 }
 
+// lossless has a test fail if a pod's server has to send anything again from now on,
+// which a client with netlab.Lossless does not see.
+func (c *cluster) lossless(t *testing.T) {
+	t.Helper()
+	sentAgain := func() (n int) {
+		for _, h := range []*host{c.a, c.b, c.r, c.s} {
+			n += h.SentAgain()
+		}
+		return n
+	}
+	before := sentAgain()
+	t.Cleanup(func() {
+		if n := sentAgain() - before; n > 0 {
+			t.Errorf("servers had to send %d packets again", n)
+		}
+	})
+}
+
 // asked counts the UDP ports that hosts have asked from.
 var asked sync.Map // of *atomic.Uint32 by *netlab.Namespace
 

@@ -36,6 +36,7 @@ func TestKill(t *testing.T) {
 	startProxy(t, shadow, c.manifests, "--cluster-cidr", clusterCIDR)
 	c.run(t, "--cluster-cidr", clusterCIDR)
 
+	c.lossless(t)
 	conns, answers := c.establish(t)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -121,6 +122,7 @@ func (c *cluster) establish(t *testing.T) (conns []*netlab.Conn, answers []netla
 // fail. Stopping tells how many they were.
 func (c *cluster) flow(t *testing.T) (stop func() int) {
 	t.Helper()
+	c.lossless(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	tallies := make(chan netlab.Tally)

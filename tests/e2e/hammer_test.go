@@ -138,6 +138,7 @@ func TestHammer(t *testing.T) {
 		_, err := c.client.ask("tcp", netip.AddrPortFrom(clusterIP(1)[ip6], 80), 100*time.Millisecond)
 		return err
 	})
+	c.lossless(t)
 	base, before := programmed.now()
 
 	ctx, stop := context.WithCancel(t.Context())

@@ -77,6 +77,7 @@ func TestSourceRangesChurn(t *testing.T) {
 		conns = append(conns, conn)
 	}
 
+	c.lossless(t)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	tallies, sent := make(chan netlab.Tally), make(chan int)

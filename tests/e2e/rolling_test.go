@@ -147,6 +147,7 @@ func (r *rollout) write(t *testing.T) {
 // load asks at every frontend from everywhere until it is stopped.
 func (r *rollout) load(t *testing.T) (stop func() netlab.Tally) {
 	t.Helper()
+	r.lossless(t)
 	var dsts []netip.AddrPort
 	for _, f := range families {
 		dsts = append(dsts, netip.AddrPortFrom(clusterIP(1)[f], 80))

@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -40,7 +41,9 @@ func (f flow) String() string { return fmt.Sprintf("%s from %s to %s", f.network
 type traffic struct {
 	asked, lost atomic.Int64
 
+	site   *site
 	every  time.Duration
+	again  int // what servers had sent again before it began
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	mu     sync.Mutex
@@ -76,7 +79,7 @@ func (s *site) carry(to ...spec) *traffic {
 func (s *site) carryOnly(wanted func(flow) bool, every time.Duration, to ...spec) *traffic {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	tr := &traffic{every: every, cancel: cancel}
+	tr := &traffic{site: s, every: every, again: s.sentAgain(), cancel: cancel}
 	for _, one := range to {
 		for _, f := range s.flowsTo(one) {
 			if !wanted(f) {
@@ -133,8 +136,22 @@ func (tr *traffic) note(f flow, err error) {
 	}
 }
 
-// stop ends the traffic.
+// stop ends the traffic. What servers had to send again was lost, too.
 func (tr *traffic) stop() {
 	tr.cancel()
 	tr.wg.Wait()
+	now := tr.site.sentAgain()
+	if n := now - tr.again; n > 0 {
+		tr.again = now
+		tr.lost.Add(int64(n))
+		tr.first = cmp.Or(tr.first, fmt.Errorf("servers: %w", netlab.ErrSentAgain))
+	}
+}
+
+// sentAgain is how many packets of TCP the pods' servers have had to send again.
+func (s *site) sentAgain() (n int) {
+	for _, pod := range s.pods {
+		n += pod.SentAgain()
+	}
+	return n
 }

@@ -83,13 +83,14 @@ func TestLossless(t *testing.T) {
 		type filter hook forward priority 0;
 		tcp dport 1 quota until 100 bytes drop
 		tcp dport 2 quota until 100 bytes drop
+		tcp sport 3 tcp flags & (psh | rst) == psh quota until 100 bytes drop
 	}
 }`))
 	ask := func(port uint16, opts ...netlab.Option) (netlab.Answer, error) {
 		dst := netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), port)
 		return r.client.Ask(t.Context(), "tcp", dst, append(opts, netlab.Timeout(10*time.Second))...)
 	}
-	for port := uint16(1); port <= 2; port++ {
+	for port := uint16(1); port <= 3; port++ {
 		r.Serve(r.server, "tcp", netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), port), "one")
 	}
 	if a, err := ask(1); err != nil || a.Took < 900*time.Millisecond {
@@ -101,6 +102,18 @@ func TestLossless(t *testing.T) {
 	if _, err := ask(2, netlab.Lossless()); !errors.Is(err, netlab.ErrSentAgain) {
 		t.Errorf("sent again: %v", err)
 	}
+	if n := r.server.SentAgain(); n != 0 {
+		t.Errorf("the server is told to have sent %d packets again", n)
+	}
+	if _, err := ask(3, netlab.Lossless()); err != nil {
+		t.Errorf("an answer that was sent again: %v", err)
+	}
+	r.Eventually(10*time.Second, func() error { // once the server has heard that it is over
+		if n := r.server.SentAgain(); n != 1 {
+			return fmt.Errorf("the server is told to have sent %d packets again", n)
+		}
+		return nil
+	})
 }
 
 func TestAskFails(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,6 +36,8 @@ type Namespace struct {
 	mu      sync.Mutex
 	closed  bool
 	servers map[*Server]struct{}
+
+	sentAgain atomic.Int64 // by servers; see SentAgain
 }
 
 // job is one call of Do.

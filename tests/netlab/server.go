@@ -133,6 +133,9 @@ func (s *Server) converse(c *net.TCPConn) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.conns, c)
+		if n, err := sentAgain(c); err == nil { // it is closed already if the server is
+			s.namespace.sentAgain.Add(int64(n))
+		}
 		c.Close()
 	}()
 	answer := []byte(line(s.name, plain(c.RemoteAddr().(*net.TCPAddr).AddrPort())))
