@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 
-	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -184,15 +183,11 @@ func (s *site) grant(resource string) {
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "kube-system", Name: "kube-nft"}},
 	}, nil)
 	s.Eventually(soon, func() error {
-		review := authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-			User: user.Name, Groups: user.Groups,
-			ResourceAttributes: &authorizationv1.ResourceAttributes{Group: rule.APIGroups[0], Resource: resource, Verb: rule.Verbs[0]},
-		}}
-		s.do(http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review, &review)
-		if !review.Status.Allowed {
-			return fmt.Errorf("%s of %s is not allowed yet", rule.Verbs[0], resource)
+		allowed, err := s.api.May(s.t.Context(), user, rule.Verbs[0], rule.APIGroups[0], resource)
+		if err == nil && !allowed {
+			err = fmt.Errorf("%s of %s is not allowed yet", rule.Verbs[0], resource)
 		}
-		return nil
+		return err
 	})
 }
 

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
 )
 
 // Admin is the user that may do everything. Every Cluster has it.
@@ -32,6 +34,16 @@ func ServiceAccount(namespace, name string) User {
 		Name:   "system:serviceaccount:" + namespace + ":" + name,
 		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + namespace},
 	}
+}
+
+// May asks the server whether a user may do something to a resource, in all namespaces.
+func (c *Cluster) May(ctx context.Context, user User, verb, group, resource string) (bool, error) {
+	review := authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: user.Name, Groups: user.Groups,
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Group: group, Resource: resource, Verb: verb},
+	}}
+	err := c.Do(ctx, http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review, &review)
+	return review.Status.Allowed, err
 }
 
 // writeUsers gives each user a token and a kubeconfig, and Admin a client.

@@ -287,16 +287,9 @@ func (s server) allows(question string) bool {
 	s.t.Helper()
 	verb, resource, _ := strings.Cut(question, " ")
 	name, group, _ := strings.Cut(resource, ".")
-	review := map[string]any{
-		"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-		"spec": map[string]any{
-			"user":               "system:serviceaccount:kube-system:kube-nft",
-			"resourceAttributes": map[string]any{"verb": verb, "resource": name, "group": group, "namespace": ""},
-		},
-	}
-	var answer struct{ Status struct{ Allowed bool } }
-	if err := s.Do(s.t.Context(), http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", review, &answer); err != nil {
+	allowed, err := s.May(s.t.Context(), cluster.ServiceAccount("kube-system", "kube-nft"), verb, group, name)
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	return answer.Status.Allowed
+	return allowed
 }

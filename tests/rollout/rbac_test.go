@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	authorizationv1 "k8s.io/api/authorization/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -173,12 +172,9 @@ func (s *site) grant(all map[permission]bool, but permission) {
 // may asks the server whether kube-nft has a permission.
 func (s *site) may(p permission) bool {
 	s.t.Helper()
-	review := authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User: account.Name, Groups: account.Groups,
-		ResourceAttributes: &authorizationv1.ResourceAttributes{Group: p.group, Resource: p.resource, Verb: p.verb},
-	}}
-	s.do(http.MethodPost, "/apis/authorization.k8s.io/v1/subjectaccessreviews", &review, &review)
-	return review.Status.Allowed
+	allowed, err := s.api.May(s.t.Context(), account, p.verb, p.group, p.resource)
+	s.Must(err)
+	return allowed
 }
 
 // TestPermissionLacks takes one permission after the other away: each time kube-nft
